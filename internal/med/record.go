@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package med
+
+import "time"
+
+// Kind is what a record is about.
+type Kind string
+
+// The kinds of record (FHIR resource types in brackets where they differ).
+const (
+	KindCondition    Kind = "condition"
+	KindObservation  Kind = "observation"
+	KindMedication   Kind = "medication" // MedicationRequest and its kin
+	KindAllergy      Kind = "allergy"    // AllergyIntolerance
+	KindImmunization Kind = "immunization"
+	KindProcedure    Kind = "procedure"
+	KindEncounter    Kind = "encounter"
+	KindReport       Kind = "report"   // DiagnosticReport
+	KindDocument     Kind = "document" // DocumentReference
+	KindCareplan     Kind = "careplan"
+	KindClaim        Kind = "claim" // Claim, ExplanationOfBenefit, Coverage
+	KindOther        Kind = "other" // kept whole, not mapped
+)
+
+// Kinds lists every kind.
+var Kinds = []Kind{
+	KindCondition, KindObservation, KindMedication, KindAllergy, KindImmunization, KindProcedure,
+	KindEncounter, KindReport, KindDocument, KindCareplan, KindClaim, KindOther,
+}
+
+// Sensitivity of a record: who beyond the treating roles may see it.
+type Sensitivity string
+
+// From open to closed. An unknown sensitivity is read as restricted.
+const (
+	SensitivityNormal        Sensitivity = "normal"
+	SensitivityRestricted    Sensitivity = "restricted"
+	SensitivityPsychotherapy Sensitivity = "psychotherapy"
+)
+
+// Record is one health record in clear.
+type Record struct {
+	ID          RecordID
+	Patient     PatientID
+	Kind        Kind
+	Type        string // FHIR resource type it came from
+	Codes       []Code
+	Status      PHI
+	Start, End  PHI // FHIR dateTime, as precise as the source
+	Value       Value
+	Note        PHI
+	Author      PHI
+	Sensitivity Sensitivity
+	// Active says of a condition that it belongs in the diagnosis line: active,
+	// and a problem-list item or uncategorised.
+	Active bool
+	// Source is the FHIR resource the record came from, whole.
+	Source PHI
+
+	Version              int64
+	CreatedAt, UpdatedAt time.Time
+}
+
+// Code is one coding of a concept.
+type Code struct {
+	System, Code, Display PHI
+}
+
+// Value is what was observed: one of the three, as text so that the precision
+// of the source stays.
+type Value struct {
+	Quantity PHI // number and unit as text: "5.4 mmol/L"
+	Text     PHI
+	Code     *Code
+}
