@@ -4,6 +4,7 @@ package med
 
 import (
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -75,6 +76,7 @@ type Error struct {
 	Detail     string // "" means the kind's
 	Fields     []FieldError
 	RetryAfter time.Duration
+	Event      EventID // the audit entry of the refusal, once it has one
 	cause      error
 }
 
@@ -125,4 +127,35 @@ func KindOf(err error) *ErrorKind {
 		return e.Kind
 	}
 	return Internal
+}
+
+// EventOf returns the audit entry that an error carries.
+func EventOf(err error) (EventID, bool) {
+	var e *Error
+	if errors.As(err, &e) && e.Event != "" {
+		return e.Event, true
+	}
+	return "", false
+}
+
+// WithEvent returns the error with the id of its audit entry. An error without
+// a kind becomes Internal.
+func WithEvent(err error, id EventID) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		e = Internal.Because(err)
+	}
+	marked := *e
+	marked.Event = id
+	return &marked
+}
+
+// CodeOf returns the machine code of an error: its own, or its kind's slug
+// with underscores.
+func CodeOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) && e.Code != "" {
+		return e.Code
+	}
+	return strings.ReplaceAll(KindOf(err).Slug, "-", "_")
 }

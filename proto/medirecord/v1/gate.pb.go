@@ -844,10 +844,11 @@ type Decision struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Allow         bool                   `protobuf:"varint,1,opt,name=allow,proto3" json:"allow,omitempty"`
 	ReasonCode    string                 `protobuf:"bytes,2,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
-	Fields        map[string]string      `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // name to reveal, mask or hide; a missing one is hidden
-	Write         map[string]bool        `protobuf:"bytes,4,rep,name=write,proto3" json:"write,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	Notify        []string               `protobuf:"bytes,5,rep,name=notify,proto3" json:"notify,omitempty"`
-	MaxRows       int64                  `protobuf:"varint,6,opt,name=max_rows,json=maxRows,proto3" json:"max_rows,omitempty"` // 0: no limit
+	Reveal        []string               `protobuf:"bytes,3,rep,name=reveal,proto3" json:"reveal,omitempty"` // fields; one that is named nowhere is hidden
+	Mask          []string               `protobuf:"bytes,4,rep,name=mask,proto3" json:"mask,omitempty"`
+	Write         []string               `protobuf:"bytes,5,rep,name=write,proto3" json:"write,omitempty"`
+	Notify        []string               `protobuf:"bytes,6,rep,name=notify,proto3" json:"notify,omitempty"`
+	MaxRows       int64                  `protobuf:"varint,7,opt,name=max_rows,json=maxRows,proto3" json:"max_rows,omitempty"` // 0: no limit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -896,14 +897,21 @@ func (x *Decision) GetReasonCode() string {
 	return ""
 }
 
-func (x *Decision) GetFields() map[string]string {
+func (x *Decision) GetReveal() []string {
 	if x != nil {
-		return x.Fields
+		return x.Reveal
 	}
 	return nil
 }
 
-func (x *Decision) GetWrite() map[string]bool {
+func (x *Decision) GetMask() []string {
+	if x != nil {
+		return x.Mask
+	}
+	return nil
+}
+
+func (x *Decision) GetWrite() []string {
 	if x != nil {
 		return x.Write
 	}
@@ -1088,22 +1096,16 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\brevision\x18\a \x01(\tR\brevision\x1aU\n" +
 	"\x0eDecisionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.medirecord.v1.DecisionR\x05value:\x028\x01\"\xe0\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.medirecord.v1.DecisionR\x05value:\x028\x01\"\xb6\x01\n" +
 	"\bDecision\x12\x14\n" +
 	"\x05allow\x18\x01 \x01(\bR\x05allow\x12\x1f\n" +
 	"\vreason_code\x18\x02 \x01(\tR\n" +
-	"reasonCode\x12;\n" +
-	"\x06fields\x18\x03 \x03(\v2#.medirecord.v1.Decision.FieldsEntryR\x06fields\x128\n" +
-	"\x05write\x18\x04 \x03(\v2\".medirecord.v1.Decision.WriteEntryR\x05write\x12\x16\n" +
-	"\x06notify\x18\x05 \x03(\tR\x06notify\x12\x19\n" +
-	"\bmax_rows\x18\x06 \x01(\x03R\amaxRows\x1a9\n" +
-	"\vFieldsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
-	"\n" +
-	"WriteEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01\"\xbd\x01\n" +
+	"reasonCode\x12\x16\n" +
+	"\x06reveal\x18\x03 \x03(\tR\x06reveal\x12\x12\n" +
+	"\x04mask\x18\x04 \x03(\tR\x04mask\x12\x14\n" +
+	"\x05write\x18\x05 \x03(\tR\x05write\x12\x16\n" +
+	"\x06notify\x18\x06 \x03(\tR\x06notify\x12\x19\n" +
+	"\bmax_rows\x18\a \x01(\x03R\amaxRows\"\xbd\x01\n" +
 	"\x05Grant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06opened\x18\x02 \x01(\bR\x06opened\x12\x1b\n" +
@@ -1129,7 +1131,7 @@ func file_medirecord_v1_gate_proto_rawDescGZIP() []byte {
 	return file_medirecord_v1_gate_proto_rawDescData
 }
 
-var file_medirecord_v1_gate_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_medirecord_v1_gate_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_medirecord_v1_gate_proto_goTypes = []any{
 	(*Questions)(nil), // 0: medirecord.v1.Questions
 	(*Question)(nil),  // 1: medirecord.v1.Question
@@ -1145,8 +1147,6 @@ var file_medirecord_v1_gate_proto_goTypes = []any{
 	(*Decision)(nil),  // 11: medirecord.v1.Decision
 	(*Grant)(nil),     // 12: medirecord.v1.Grant
 	nil,               // 13: medirecord.v1.Ruling.DecisionsEntry
-	nil,               // 14: medirecord.v1.Decision.FieldsEntry
-	nil,               // 15: medirecord.v1.Decision.WriteEntry
 }
 var file_medirecord_v1_gate_proto_depIdxs = []int32{
 	1,  // 0: medirecord.v1.Questions.questions:type_name -> medirecord.v1.Question
@@ -1160,16 +1160,14 @@ var file_medirecord_v1_gate_proto_depIdxs = []int32{
 	8,  // 8: medirecord.v1.May.emergency:type_name -> medirecord.v1.Emergency
 	13, // 9: medirecord.v1.Ruling.decisions:type_name -> medirecord.v1.Ruling.DecisionsEntry
 	12, // 10: medirecord.v1.Ruling.grant:type_name -> medirecord.v1.Grant
-	14, // 11: medirecord.v1.Decision.fields:type_name -> medirecord.v1.Decision.FieldsEntry
-	15, // 12: medirecord.v1.Decision.write:type_name -> medirecord.v1.Decision.WriteEntry
-	11, // 13: medirecord.v1.Ruling.DecisionsEntry.value:type_name -> medirecord.v1.Decision
-	0,  // 14: medirecord.v1.GateService.Ask:input_type -> medirecord.v1.Questions
-	2,  // 15: medirecord.v1.GateService.Ask:output_type -> medirecord.v1.Answers
-	15, // [15:16] is the sub-list for method output_type
-	14, // [14:15] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	11, // 11: medirecord.v1.Ruling.DecisionsEntry.value:type_name -> medirecord.v1.Decision
+	0,  // 12: medirecord.v1.GateService.Ask:input_type -> medirecord.v1.Questions
+	2,  // 13: medirecord.v1.GateService.Ask:output_type -> medirecord.v1.Answers
+	13, // [13:14] is the sub-list for method output_type
+	12, // [12:13] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_medirecord_v1_gate_proto_init() }
@@ -1193,7 +1191,7 @@ func file_medirecord_v1_gate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_medirecord_v1_gate_proto_rawDesc), len(file_medirecord_v1_gate_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package chart is the one door to patient data: it asks what a caller may do,
+// does it, and returns only when the audit entry is durable. One call leaves
+// exactly one primary entry, a denied or failed one too; nothing that was read
+// leaves without it. It opens only the fields that the caller's view shows.
+package chart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medirecord/medirecord/internal/audit"
+	"github.com/medirecord/medirecord/internal/gate"
+	"github.com/medirecord/medirecord/internal/keystore"
+	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/postgres"
+	"github.com/medirecord/medirecord/internal/trail"
+)
+
+// Config is what the door stands on. All of it is needed.
+type Config struct {
+	Gate  *gate.Gate
+	DB    *postgres.DB
+	Keys  *keystore.Store
+	Trail *trail.Trail
+	Log   *slog.Logger
+	Now   func() time.Time
+}
+
+// Service is the door.
+type Service struct {
+	gate  *gate.Gate
+	db    *postgres.DB
+	keys  *keystore.Store
+	trail *trail.Trail
+	log   *slog.Logger
+	now   func() time.Time
+}
+
+// New returns the door. It reports an error when a part is missing.
+func New(cfg Config) (*Service, error) {
+	if cfg.Gate == nil || cfg.DB == nil || cfg.Keys == nil || cfg.Trail == nil {
+		return nil, errors.New("the door needs the gate, the database, the keys and the trail: without one of them nothing is opened")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Service{cfg.Gate, cfg.DB, cfg.Keys, cfg.Trail, cfg.Log, cfg.Now}, nil
+}
+
+// entered is one call through the door while it lasts.
+type entered struct {
+	caller *med.Caller
+	entry  *audit.Entry
+	ruling *med.Ruling
+	// written: the entry was committed with the change it tells of.
+	written bool
+}
+
+// through runs one call and sees to its entry: after work has returned or
+// panicked, and before anything it found is handed on.
+func (s *Service) through(ctx context.Context, c *med.Caller, action string, patient med.PatientID, work func(*entered) error) error {
+	in := &entered{caller: c, entry: audit.New(s.now(), c, action, "patient", string(patient))}
+	in.entry.Patient = patient
+	err := s.guarded(ctx, in, work)
+	if err != nil {
+		in.fail(err)
+	} else {
+		in.entry.Outcome = audit.Success
+	}
+	if !in.written {
+		if lost := s.trail.Append(in.entry); lost != nil {
+			s.log.ErrorContext(ctx, "audit entry not written", slog.String("event", string(in.entry.ID)), slog.String("outcome", string(in.entry.Outcome)))
+			if err == nil || in.entry.Outcome != audit.Denied {
+				err = lost
+			} // a denial stays a denial
+			return err
+		}
+	}
+	if err != nil {
+		return med.WithEvent(err, in.entry.ID)
+	}
+	return nil
+}
+
+func (s *Service) guarded(ctx context.Context, in *entered, work func(*entered) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			// The value may hold anything; its type may not.
+			s.log.ErrorContext(ctx, "panic behind the door", slog.String("event", string(in.entry.ID)),
+				slog.String("type", fmt.Sprintf("%T", p)), slog.String("stack", string(debug.Stack())))
+			err = med.Internal.Because(fmt.Errorf("panic of type %T", p)).Coded("panic")
+		}
+	}()
+	return work(in)
+}
+
+// fail writes the error's outcome and code into the entry. What was about to
+// be shown was not.
+func (in *entered) fail(err error) {
+	e := in.entry
+	e.Outcome, e.Code = audit.Failure, med.CodeOf(err)
+	switch med.KindOf(err) {
+	case med.Unauthorized, med.BreakGlassReasonRequired, med.Forbidden, med.MFARequired:
+		e.Outcome = audit.Denied
+	}
+	e.Detail.Clear, e.Detail.Masked, e.Detail.Hidden = nil, nil, nil
+}
+
+// may asks the gate and notes in the entry what it said.
+func (s *Service) may(ctx context.Context, in *entered, q gate.Ask) error {
+	r, err := s.gate.May(ctx, in.caller, q)
+	if err != nil {
+		return err
+	}
+	in.note(r)
+	return nil
+}
+
+func (in *entered) note(r *med.Ruling) {
+	in.ruling = r
+	in.entry.ContextNonce, in.entry.ContextMAC = r.Nonce, r.MAC
+	in.entry.Detail.Revision = r.Revision
+}
+
+// settle picks the decision for the relation that the database settled, and
+// reports Forbidden, or MFARequired, when it is a no.
+func (in *entered) settle(rel med.Relation) (med.Decision, error) {
+	d := in.ruling.Decisions[rel]
+	in.entry.Detail.Reason = d.Reason
+	if !d.Allow {
+		return d, denied(in.caller, d)
+	}
+	return d, nil
+}
+
+// denied says no in the guide's words where it has some.
+func denied(c *med.Caller, d med.Decision) error {
+	switch d.Reason {
+	case "mfa_required", "mfa_not_fresh":
+		return med.MFARequired.New("")
+	}
+	if c.Only(med.RolePatient) {
+		return errNotSelf()
+	}
+	return med.Forbidden.New("")
+}
+
+func errNotSelf() error {
+	return med.Forbidden.New("Patients may only access their own records.").Coded("not_self")
+}
+
+func errOtherPractice() error {
+	return med.Forbidden.New("Patient record belongs to a different practice.").Coded("other_practice")
+}
+
+// absent says why row security showed no row of the patient: to a patient the
+// same for every id but their own, existing or not, because who is a patient
+// here is itself PHI (45 CFR 160.103).
+func (s *Service) absent(ctx context.Context, in *entered, id med.PatientID) error {
+	if in.caller.Only(med.RolePatient) {
+		return errNotSelf()
+	}
+	practice, err := s.practiceOf(ctx, in.ruling.Context, id)
+	switch {
+	case err != nil:
+		return err
+	case practice == "":
+		return med.NotFound.New("No such patient.")
+	case practice != in.caller.Practice:
+		in.entry.PatientPractice = practice
+		return errOtherPractice()
+	}
+	in.entry.PatientPractice = practice
+	return med.Forbidden.New("")
+}
+
+func (s *Service) practiceOf(ctx context.Context, signed string, id med.PatientID) (med.PracticeID, error) {
+	var practice string
+	err := s.db.InTx(ctx, signed, func(tx pgx.Tx) (err error) {
+		practice, err = s.db.Q.PracticeOf(ctx, tx, string(id))
+		return err
+	})
+	return med.PracticeID(practice), err
+}

@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medirecord/medirecord/internal/audit"
+	"github.com/medirecord/medirecord/internal/envelope"
+	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/postgres"
+	"github.com/medirecord/medirecord/internal/postgres/pgdb"
+	"github.com/medirecord/medirecord/internal/trail"
+)
+
+// importWithin bounds one bundle's transaction.
+const importWithin = 30 * time.Second
+
+// Bundle is one patient's chart as an import brings it.
+type Bundle struct {
+	Patient med.Patient // SourceID names them at the source; ID, when set, is kept if it is free
+	Records []med.Record
+	Hash    [32]byte // of the bundle's bytes
+}
+
+// Imported says what an import did.
+type Imported struct {
+	Patient                     med.PatientID
+	Event                       med.EventID
+	Created, Updated, Unchanged int // records
+	// Skipped: this very bundle was imported before; nothing was written but
+	// the entry.
+	Skipped bool
+}
+
+// Import writes one patient's chart in one transaction, with one primary entry
+// that counts: all or nothing. A bundle that was imported before changes
+// nothing; a newer one of the same patient changes what differs and removes
+// nothing. The caller is the service import.
+func (s *Service) Import(ctx context.Context, c med.Caller, practice med.PracticeID, b Bundle) (Imported, error) {
+	var out Imported
+	err := s.through(ctx, &c, "import", "", func(in *entered) (err error) {
+		out, err = s.importBundle(ctx, in, practice, &b)
+		out.Event = in.entry.ID
+		return err
+	})
+	return out, err
+}
+
+// intake is one bundle while it is imported.
+type intake struct {
+	practice med.PracticeID
+	patient  med.PatientID
+	known    bool // the patient is there already
+	digest   []byte
+	index    *envelope.IndexKey
+	key      *envelope.PatientKey
+}
+
+func (s *Service) importBundle(ctx context.Context, in *entered, practice med.PracticeID, b *Bundle) (Imported, error) {
+	ruling, err := s.gate.Serve(ctx, in.caller, "import", practice)
+	if err != nil {
+		return Imported{}, err
+	}
+	in.note(ruling)
+	in.entry.PatientPractice = practice
+	it := &intake{practice: practice}
+	if it.index, err = s.keys.Index(ctx, ruling.Context, practice); err != nil {
+		return Imported{}, err
+	}
+	digest, err := it.index.Digest("intake", b.Hash[:])
+	if err != nil {
+		return Imported{}, err
+	}
+	it.digest = digest[:]
+	if before, err := s.importedBefore(ctx, in, it); err != nil || before.Skipped {
+		return before, err
+	}
+	if err := s.whose(ctx, in, it, b); err != nil {
+		return Imported{}, err
+	}
+	in.entry.Patient, in.entry.ResourceID = it.patient, string(it.patient)
+	var out Imported
+	if it.known {
+		out, err = s.importAgain(ctx, in, it, b)
+	} else {
+		out, err = s.importFirst(ctx, in, it, b)
+	}
+	if postgres.Duplicate(err) {
+		// Another import of the same bundle, or of the same patient, was faster.
+		return Imported{}, med.Conflict.Because(err).Coded("imported_meanwhile")
+	}
+	return out, err
+}
+
+// importedBefore reports whether this very bundle is in, and notes so.
+func (s *Service) importedBefore(ctx context.Context, in *entered, it *intake) (Imported, error) {
+	var out Imported
+	err := s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) error {
+		row, err := s.db.Q.IntakeOf(ctx, tx, pgdb.IntakeOfParams{PracticeID: string(it.practice), Digest: it.digest})
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		out.Skipped, out.Patient = err == nil, med.PatientID(row.PatientID)
+		return err
+	})
+	if out.Skipped {
+		in.entry.Patient, in.entry.ResourceID = out.Patient, string(out.Patient)
+		in.entry.Detail.Counts = map[string]int{"skipped": 1}
+	}
+	return out, err
+}
+
+// whose finds the bundle's patient in the practice, or gives them an id: their
+// own from the source when nobody has it, else a new one.
+func (s *Service) whose(ctx context.Context, in *entered, it *intake, b *Bundle) error {
+	tag, err := it.index.Tag("source_id", b.Patient.SourceID.Reveal())
+	if err != nil {
+		return err
+	}
+	var found []string
+	taken := ""
+	err = s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) error {
+		found, err = s.db.Q.FindPatients(ctx, tx, pgdb.FindPatientsParams{PracticeID: string(it.practice), Field: "source_id", Tag: tag[:]})
+		if err != nil || len(found) > 0 || b.Patient.ID == "" {
+			return err
+		}
+		taken, err = s.db.Q.PracticeOf(ctx, tx, string(b.Patient.ID))
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case len(found) > 0:
+		it.patient, it.known = med.PatientID(found[0]), true
+	case b.Patient.ID != "" && taken == "":
+		it.patient = b.Patient.ID
+	default:
+		it.patient = med.PatientID(med.NewUUID(s.now()))
+	}
+	return nil
+}
+
+// importFirst makes the patient: the key first, pending, then the chart.
+func (s *Service) importFirst(ctx context.Context, in *entered, it *intake, b *Bundle) (Imported, error) {
+	signed := in.ruling.Context
+	id := envelope.DEKID{Practice: it.practice, Patient: it.patient, Version: 1}
+	var err error
+	it.key, err = s.keys.CreatePatient(ctx, signed, it.practice, it.patient)
+	if med.CodeOf(err) == "key_exists" {
+		// An import died between key and chart: the orphan is as good as new. Of
+		// another practice's patient the key does not open, and that is the end.
+		it.key, err = s.keys.Patient(ctx, signed, id)
+	}
+	if err != nil {
+		return Imported{}, err
+	}
+	where := patientRow(it.practice, it.patient)
+	fields, err := patientFields(&b.Patient)
+	if err != nil {
+		return Imported{}, err
+	}
+	sealed, err := it.key.SealRow(where, 1, fields)
+	if err != nil {
+		return Imported{}, fmt.Errorf("sealing patient %s: %w", it.patient, err)
+	}
+	added, err := s.sealRecords(it, b.Records, nil)
+	if err != nil {
+		return Imported{}, err
+	}
+	out := Imported{Patient: it.patient, Created: len(added.ids)}
+	in.entry.Detail.Counts = counts(b, out)
+	err = s.db.InTxWithin(ctx, importWithin, signed, func(tx pgx.Tx) error {
+		if err := s.db.Q.AddPatient(ctx, tx, pgdb.AddPatientParams{
+			ID: string(it.patient), PracticeID: string(it.practice), Version: 1, DekVersion: 1, Sealed: sealed, EventID: string(in.entry.ID),
+		}); err != nil {
+			return err
+		}
+		return s.finish(ctx, tx, in, it, b, added, nil)
+	})
+	if err != nil {
+		return Imported{}, err
+	}
+	in.written = true
+	// Should this fail, the sweeper settles it: the patient is there.
+	_ = s.keys.Settle(ctx, signed, id)
+	return out, nil
+}
+
+// importAgain changes what differs in a chart that is there.
+func (s *Service) importAgain(ctx context.Context, in *entered, it *intake, b *Bundle) (Imported, error) {
+	out := Imported{Patient: it.patient}
+	err := s.db.InTxWithin(ctx, importWithin, in.ruling.Context, func(tx pgx.Tx) error {
+		row, err := s.db.Q.PatientForUpdate(ctx, tx, string(it.patient))
+		if err != nil {
+			return err
+		}
+		it.key, err = s.keys.Patient(ctx, in.ruling.Context, envelope.DEKID{Practice: it.practice, Patient: it.patient, Version: row.DekVersion})
+		if err != nil {
+			return err
+		}
+		if err := s.changePatient(ctx, tx, in, it, row, b); err != nil {
+			return err
+		}
+		rows, err := s.db.Q.RecordsForUpdate(ctx, tx, string(it.patient))
+		if err != nil {
+			return err
+		}
+		have := make(map[string]pgdb.RecordsForUpdateRow, len(rows))
+		for _, r := range rows {
+			have[r.ID] = r
+		}
+		var fresh, kept []med.Record
+		for _, r := range b.Records {
+			if _, ok := have[string(r.ID)]; ok {
+				kept = append(kept, r)
+			} else {
+				fresh = append(fresh, r)
+			}
+		}
+		added, err := s.sealRecords(it, fresh, nil)
+		if err != nil {
+			return err
+		}
+		changed, err := s.sealRecords(it, kept, have)
+		if err != nil {
+			return err
+		}
+		out.Created, out.Updated = len(added.ids), len(changed.ids)
+		out.Unchanged = len(kept) - out.Updated
+		in.entry.Detail.Counts = counts(b, out)
+		return s.finish(ctx, tx, in, it, b, added, changed)
+	})
+	in.written = err == nil
+	return out, err
+}
+
+// changePatient writes the fields that differ, and nothing when none does.
+func (s *Service) changePatient(ctx context.Context, tx pgx.Tx, in *entered, it *intake, row pgdb.PatientForUpdateRow, b *Bundle) error {
+	where := patientRow(it.practice, it.patient)
+	old, err := envelope.ParseRow(row.Sealed)
+	if err != nil {
+		return s.suspect(ctx, it.patient, err)
+	}
+	want, err := patientFields(&b.Patient)
+	if err != nil {
+		return err
+	}
+	differ := map[string][]byte{}
+	for name, v := range want {
+		now, err := it.key.OpenField(where, old, name)
+		if err != nil {
+			return s.suspect(ctx, it.patient, err)
+		}
+		if !bytes.Equal(now, v) {
+			differ[name] = v
+		}
+	}
+	if len(differ) == 0 {
+		return nil
+	}
+	sealed, err := it.key.UpdateRow(where, old, row.Version+1, differ)
+	if err != nil {
+		return fmt.Errorf("sealing patient %s: %w", it.patient, err)
+	}
+	n, err := s.db.Q.ChangePatient(ctx, tx, pgdb.ChangePatientParams{
+		ID: string(it.patient), Version: row.Version, DekVersion: row.DekVersion, Sealed: sealed, EventID: string(in.entry.ID),
+	})
+	if err == nil && n != 1 {
+		return med.Conflict.Because(fmt.Errorf("patient %s changed meanwhile", it.patient))
+	}
+	return err
+}
+
+// sealedRecords are rows ready to be written.
+type sealedRecords struct {
+	ids      []string
+	versions []int64
+	sealed   [][]byte
+}
+
+// sealRecords seals the records: as new ones, or, given what is there, as the
+// next version of those whose source differs.
+func (s *Service) sealRecords(it *intake, records []med.Record, have map[string]pgdb.RecordsForUpdateRow) (*sealedRecords, error) {
+	out := &sealedRecords{}
+	for i := range records {
+		r := &records[i]
+		digest, err := it.index.Digest("record", []byte(it.patient), []byte(r.ID), []byte(r.Source.Reveal()))
+		if err != nil {
+			return nil, err
+		}
+		where, version := recordRow(it.practice, it.patient, r.ID), int64(1)
+		if old, ok := have[string(r.ID)]; ok {
+			same, err := s.sameSource(it, where, old.Sealed, digest[:])
+			if err != nil {
+				return nil, err
+			}
+			if same {
+				continue
+			}
+			version = old.Version + 1
+		}
+		fields, err := recordFields(r, digest[:])
+		if err != nil {
+			return nil, fmt.Errorf("record %s: %w", r.ID, err)
+		}
+		sealed, err := it.key.SealRow(where, version, fields)
+		if err != nil {
+			return nil, fmt.Errorf("sealing record %s: %w", r.ID, err)
+		}
+		out.ids, out.versions, out.sealed = append(out.ids, string(r.ID)), append(out.versions, version), append(out.sealed, sealed)
+	}
+	return out, nil
+}
+
+func (s *Service) sameSource(it *intake, where envelope.RowID, sealed, digest []byte) (bool, error) {
+	row, err := envelope.ParseRow(sealed)
+	if err != nil {
+		return false, err
+	}
+	plain, err := it.key.OpenField(where, row, fieldHeader)
+	if err != nil {
+		return false, err
+	}
+	var h sealedHeader
+	if err := json.Unmarshal(plain, &h); err != nil {
+		return false, errors.New("a record's header does not read")
+	}
+	return bytes.Equal(h.Digest, digest), nil
+}
+
+// finish writes records, indexes, the intake and the entry: the end of the one
+// transaction.
+func (s *Service) finish(ctx context.Context, tx pgx.Tx, in *entered, it *intake, b *Bundle, added, changed *sealedRecords) error {
+	patient, practice, event := string(it.patient), string(it.practice), string(in.entry.ID)
+	if len(added.ids) > 0 {
+		if _, err := s.db.Q.AddRecords(ctx, tx, pgdb.AddRecordsParams{
+			PatientID: patient, PracticeID: practice, DekVersion: it.key.ID().Version, EventID: event, Ids: added.ids, Sealed: added.sealed,
+		}); err != nil {
+			return err
+		}
+	}
+	if changed != nil && len(changed.ids) > 0 {
+		n, err := s.db.Q.ChangeRecords(ctx, tx, pgdb.ChangeRecordsParams{
+			PatientID: patient, DekVersion: it.key.ID().Version, EventID: event, Ids: changed.ids, Versions: changed.versions, Sealed: changed.sealed,
+		})
+		if err == nil && int(n) != len(changed.ids) {
+			err = med.Conflict.Because(fmt.Errorf("records of patient %s changed meanwhile", patient))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := s.index(ctx, tx, it, &b.Patient); err != nil {
+		return err
+	}
+	if err := s.db.Q.AddIntake(ctx, tx, pgdb.AddIntakeParams{PracticeID: practice, Digest: it.digest, PatientID: patient, EventID: event}); err != nil {
+		return err
+	}
+	in.entry.Outcome = audit.Success
+	return trail.AppendTx(ctx, tx, in.entry)
+}
+
+// index writes the patient's blind indexes anew.
+func (s *Service) index(ctx context.Context, tx pgx.Tx, it *intake, p *med.Patient) error {
+	if it.known {
+		if err := s.db.Q.DropBlindIndexes(ctx, tx, pgdb.DropBlindIndexesParams{PracticeID: string(it.practice), PatientID: string(it.patient)}); err != nil {
+			return err
+		}
+	}
+	params := pgdb.AddBlindIndexesParams{PracticeID: string(it.practice), PatientID: string(it.patient), KeyVersion: it.index.Version()}
+	add := func(field, normal string, ok bool) error {
+		if !ok {
+			return nil
+		}
+		tag, err := it.index.Tag(field, normal)
+		if err != nil {
+			return err
+		}
+		params.Fields, params.Tags = append(params.Fields, field), append(params.Tags, tag[:])
+		return nil
+	}
+	ssn, hasSSN := envelope.NormalSSN(p.SSN.Reveal())
+	mrn, hasMRN := envelope.NormalMRN(p.MRN.Reveal())
+	phone, hasPhone := envelope.NormalPhone(p.Phone.Reveal())
+	email, hasEmail := envelope.NormalEmail(p.Email.Reveal())
+	member, hasMember := envelope.NormalMemberID(p.Insurance.MemberID.Reveal())
+	family, hasFamily := envelope.NormalFamilyDOB(p.Name.Family.Reveal(), p.DOB.Reveal())
+	err := errors.Join(
+		add("ssn", ssn, hasSSN), add("mrn", mrn, hasMRN), add("phone", phone, hasPhone), add("email", email, hasEmail),
+		add("member_id", member, hasMember), add("family_dob", family, hasFamily), add("source_id", p.SourceID.Reveal(), p.SourceID != ""),
+	)
+	if err != nil {
+		return err
+	}
+	return s.db.Q.AddBlindIndexes(ctx, tx, params)
+}
+
+// counts is what the entry says of the bundle: how many of each kind, never
+// which.
+func counts(b *Bundle, out Imported) map[string]int {
+	n := map[string]int{"created": out.Created, "updated": out.Updated, "unchanged": out.Unchanged}
+	for i := range b.Records {
+		n["kind_"+string(b.Records[i].Kind)]++
+	}
+	maps.DeleteFunc(n, func(_ string, v int) bool { return v == 0 })
+	return n
+}
+
+// Importer is the caller of the import service.
+func Importer(onBehalfOf string) med.Caller {
+	return service("import", onBehalfOf)
+}
+
+// Operator is the caller of the operator's commands.
+func Operator(onBehalfOf string) med.Caller { return service("operator", onBehalfOf) }
+
+// Worker is the caller of the worker's jobs.
+func Worker() med.Caller { return service("worker", "") }
+
+func service(name, onBehalfOf string) med.Caller {
+	return med.Caller{
+		Issuer: "medirecord", Subject: "service:" + name, Service: name, OnBehalfOf: onBehalfOf,
+		Roles: slices.Clone([]med.Role{med.Role("service:" + name)}),
+	}
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/medirecord/medirecord/internal/envelope"
+	"github.com/medirecord/medirecord/internal/gate"
+	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/postgres"
+)
+
+// ReadPatient returns the patient as the caller may see it: of the fields
+// wanted (all, when none are named) those of the view, masked ones already as
+// their mask. Fields outside the view are not opened. It reports Forbidden for
+// a patient of another practice, and for a patient caller for every id but
+// their own; NotFound for an id nobody has; MFARequired;
+// BreakGlassReasonRequired; and one of the kinds that end in Unavailable when
+// a part of the door is away.
+func (s *Service) ReadPatient(ctx context.Context, c med.Caller, id med.PatientID, want ...med.Field) (*med.PatientView, error) {
+	if len(want) == 0 {
+		want = med.PatientFields
+	}
+	var out *med.PatientView
+	err := s.through(ctx, &c, "read", id, func(in *entered) error {
+		v, err := s.readPatient(ctx, in, id, want)
+		out = v
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (s *Service) readPatient(ctx context.Context, in *entered, id med.PatientID, want []med.Field) (*med.PatientView, error) {
+	reason, err := emergency(in.caller)
+	if err != nil {
+		return nil, err
+	}
+	ask := gate.Ask{Action: "read", Resource: "patient", Patient: id}
+	if reason != "" {
+		ask.ReasonCode = med.ReasonOther
+	}
+	if err := s.may(ctx, in, ask); err != nil {
+		return nil, err
+	}
+	if in.ruling.Context == "" { // denied, whatever the relation
+		_, err := in.settle(med.RelationSamePractice)
+		return nil, err
+	}
+	if in.ruling.Grant != nil {
+		if err := s.useGrant(ctx, in, id, reason); err != nil {
+			return nil, err
+		}
+	}
+	row, err := s.db.Patient(ctx, in.ruling.Context, id)
+	if errors.Is(err, errNoRow) {
+		return nil, s.absent(ctx, in, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	in.entry.PatientPractice = row.Practice
+	decision, err := in.settle(relation(in.caller, id, row))
+	if err != nil {
+		return nil, err
+	}
+	view, err := s.openPatient(ctx, in, id, row, decision.View, want)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range want {
+		switch decision.View[f] {
+		case med.Reveal:
+			in.entry.Detail.Clear = append(in.entry.Detail.Clear, f)
+		case med.Mask:
+			in.entry.Detail.Masked = append(in.entry.Detail.Masked, f)
+		case med.Hide:
+			in.entry.Detail.Hidden = append(in.entry.Detail.Hidden, f)
+		}
+	}
+	view.Event = in.entry.ID
+	return view, nil
+}
+
+var errNoRow = med.NotFound.New("")
+
+// relation is how the caller stands to the row that the database gave.
+func relation(c *med.Caller, id med.PatientID, row *postgres.PatientRow) med.Relation {
+	switch {
+	case row.Self || c.Patient == id:
+		return med.RelationSelf
+	case c.Practice == row.Practice:
+		return med.RelationSamePractice
+	}
+	return med.RelationOtherPractice
+}
+
+// openPatient opens the wanted fields of the view, and no other.
+func (s *Service) openPatient(ctx context.Context, in *entered, id med.PatientID, row *postgres.PatientRow, view med.View, want []med.Field) (*med.PatientView, error) {
+	if row.KeyState != "active" {
+		return nil, med.NotFound.New("No such patient.").Coded("key_destroyed")
+	}
+	key, err := s.keys.Patient(ctx, in.ruling.Context, envelope.DEKID{Practice: row.Practice, Patient: id, Version: row.DEKVersion})
+	if err != nil {
+		return nil, err
+	}
+	where := patientRow(row.Practice, id)
+	sealed, err := envelope.ParseRow(row.Sealed)
+	if err == nil && sealed.Version() != row.Version {
+		err = envelope.ErrTampered
+	}
+	if err == nil {
+		err = key.Check(where, sealed)
+	}
+	if err != nil {
+		return nil, s.suspect(ctx, id, err)
+	}
+	out := &med.PatientView{View: view, Patient: med.Patient{
+		ID: id, Practice: row.Practice, Version: row.Version, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
+	}}
+	for _, f := range want {
+		show := view[f]
+		if show == med.Hide || show == med.Mask && !hasShape(f) {
+			if show == med.Mask {
+				maskShapeless(&out.Patient, f)
+			}
+			continue
+		}
+		plain, err := key.OpenField(where, sealed, string(f))
+		if err != nil {
+			return nil, s.suspect(ctx, id, err)
+		}
+		if plain == nil {
+			continue // nothing there: null stays null
+		}
+		if show == med.Mask {
+			plain = []byte(mask(f, string(plain)))
+		}
+		if err := setField(&out.Patient, f, plain); err != nil {
+			return nil, s.suspect(ctx, id, err)
+		}
+	}
+	return out, nil
+}
+
+// suspect says that a row is not what was written, and raises the alarm: a
+// superuser, or a disk, changed it.
+func (s *Service) suspect(ctx context.Context, id med.PatientID, cause error) error {
+	s.log.ErrorContext(ctx, "integrity of a patient row in doubt", slog.String("patient", string(id)), slog.Any("error", cause))
+	return med.Internal.Because(fmt.Errorf("patient %s: %w", id, cause)).Coded("integrity")
+}
+
+func patientRow(practice med.PracticeID, id med.PatientID) envelope.RowID {
+	return envelope.RowID{Practice: practice, Patient: id, Table: "patient", Record: string(id)}
+}
+
+func recordRow(practice med.PracticeID, patient med.PatientID, id med.RecordID) envelope.RowID {
+	return envelope.RowID{Practice: practice, Patient: patient, Table: "record", Record: string(id)}
+}
+
+// emergency returns the break-glass reason of a caller with that role. The
+// guide wants it on every request of such a token; without the role the header
+// means nothing.
+func emergency(c *med.Caller) (med.PHI, error) {
+	if !slices.Contains(c.Roles, med.RoleBreakGlass) {
+		return "", nil
+	}
+	return med.CheckReason(c.Emergency)
+}

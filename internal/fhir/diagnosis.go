@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fhir
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/medirecord/medirecord/internal/med"
+)
+
+// Diagnosis is the diagnosis line of a patient: what the active conditions are
+// called, each once, newest onset first, joined with "; ". Conditions without
+// an onset come last, equal ones by name, so the same records in any order
+// give the same line.
+func Diagnosis(records []med.Record) med.PHI {
+	type line struct {
+		name  string
+		onset time.Time
+	}
+	var lines []line
+	for _, r := range records {
+		if r.Kind != med.KindCondition || !r.Active {
+			continue
+		}
+		if name := conditionName(r.Codes); name != "" {
+			onset, _ := instant(r.Start.Reveal())
+			lines = append(lines, line{name, onset})
+		}
+	}
+	slices.SortFunc(lines, func(a, b line) int {
+		return cmp.Or(b.onset.Compare(a.onset), strings.Compare(a.name, b.name))
+	})
+	var names []string
+	for _, l := range lines {
+		if !slices.Contains(names, l.name) {
+			names = append(names, l.name)
+		}
+	}
+	return phi(strings.Join(names, "; "))
+}
+
+// conditionName is the concept's text where it differs from the codings (it
+// comes last and has no code), else the first display, else the first code.
+func conditionName(codes []med.Code) string {
+	if len(codes) == 0 {
+		return ""
+	}
+	if last := codes[len(codes)-1]; last.Code == "" && last.Display != "" {
+		return last.Display.Reveal()
+	}
+	for _, c := range codes {
+		if c.Display != "" {
+			return c.Display.Reveal()
+		}
+	}
+	return codes[0].Code.Reveal()
+}
+
+// encounterDiagnoses makes the current conditions of a chart without a problem
+// list active. Many sources (newer Synthea among them) put every condition
+// under encounter-diagnosis; taken strictly, a patient with tuberculosis would
+// have an empty diagnosis line. Where a source keeps a problem list, its word
+// stands, and encounter diagnoses stay out. current and listed run parallel to
+// records: the condition is current, the source lists or does not categorise it.
+func encounterDiagnoses(records []med.Record, current, listed []bool) {
+	if slices.Contains(listed, true) {
+		return
+	}
+	for i := range records {
+		records[i].Active = current[i]
+	}
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package gate asks the sidecar who is calling and what they may do. It
+// remembers no answer: every request asks, and an answer that does not come
+// within a second is a no. The questions of concurrent requests travel
+// together, many in one message on one stream.
+package gate
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/medirecord/medirecord/coresdk"
+	"github.com/medirecord/medirecord/internal/med"
+	pb "github.com/medirecord/medirecord/proto/medirecord/v1"
+)
+
+// Gate is the way to the sidecar.
+type Gate struct {
+	conn     *grpc.ClientConn
+	client   pb.GateServiceClient
+	deadline time.Duration
+
+	ask   chan *asked
+	stop  context.CancelFunc
+	group sync.WaitGroup
+}
+
+type asked struct {
+	question *pb.Question
+	answer   chan *pb.Answer // buffered; nil: no answer will come
+	gone     <-chan struct{} // the asker does not wait any more
+}
+
+// Open connects to the sidecar. It reports an error when the sidecar cannot be
+// reached, is not healthy, or would be reached without protection: a server
+// must not start then.
+func Open(ctx context.Context, cfg coresdk.Config) (*Gate, error) {
+	conn, err := coresdk.Dial(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	deadline := cfg.Timeout
+	if deadline <= 0 {
+		deadline = coresdk.DefaultTimeout
+	}
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	g := &Gate{conn: conn, client: pb.NewGateServiceClient(conn), deadline: deadline, ask: make(chan *asked, 4096), stop: stop}
+	g.group.Go(func() { g.run(life) })
+	return g, nil
+}
+
+// Close ends the stream; questions under way are refused.
+func (g *Gate) Close() error {
+	g.stop()
+	g.group.Wait()
+	return g.conn.Close()
+}
+
+// Who returns the caller a token speaks for. It reports Unauthorized, with the
+// code sidecar_unavailable when the sidecar did not answer.
+func (g *Gate) Who(ctx context.Context, token med.Credential) (med.Caller, error) {
+	a, err := g.put(ctx, &pb.Question{Ask: &pb.Question_Who{Who: &pb.Who{Token: token.Reveal()}}})
+	if err != nil {
+		return med.Caller{}, err
+	}
+	c := a.GetCaller()
+	if c == nil || c.GetSubject() == "" || c.GetIssuer() == "" || len(c.GetRoles()) == 0 {
+		return med.Caller{}, refusal(a)
+	}
+	return callerOf(c, token), nil
+}
+
+// Ask is a question about one patient.
+type Ask struct {
+	Action   string // read, ...
+	Resource string // patient, audit, ...
+	Patient  med.PatientID
+	Kind     med.Kind
+	// ReasonCode is set for a break-glass access.
+	ReasonCode string
+}
+
+// May returns what the caller may do, for each relation they could have to the
+// patient, and the context with which the database settles which one it is.
+// It reports Unauthorized, MFARequired or Forbidden.
+func (g *Gate) May(ctx context.Context, c *med.Caller, q Ask) (*med.Ruling, error) {
+	may := &pb.May{
+		Token: c.Credential.Reveal(), Action: q.Action, ResourceType: q.Resource, PatientId: string(q.Patient), Kind: string(q.Kind),
+	}
+	if q.ReasonCode != "" {
+		may.Emergency = &pb.Emergency{ReasonCode: q.ReasonCode}
+	}
+	return g.rule(ctx, &pb.Question{Ask: &pb.Question_May{May: may}})
+}
+
+// Serve returns the context for unattended work: one action on one practice.
+func (g *Gate) Serve(ctx context.Context, c *med.Caller, action string, practice med.PracticeID) (*med.Ruling, error) {
+	return g.rule(ctx, &pb.Question{Ask: &pb.Question_Serve{Serve: &pb.Serve{
+		Action: action, PracticeId: string(practice), OnBehalfOf: c.OnBehalfOf,
+	}}})
+}
+
+func (g *Gate) rule(ctx context.Context, q *pb.Question) (*med.Ruling, error) {
+	a, err := g.put(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	r := a.GetRuling()
+	if r == nil {
+		return nil, refusal(a)
+	}
+	return rulingOf(r), nil
+}
+
+func (g *Gate) put(ctx context.Context, q *pb.Question) (*pb.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, g.deadline)
+	defer cancel()
+	w := &asked{question: q, answer: make(chan *pb.Answer, 1), gone: ctx.Done()}
+	select {
+	case g.ask <- w:
+	default:
+		return nil, Unavailable(errors.New("question queue full"))
+	}
+	select {
+	case a := <-w.answer:
+		if a == nil {
+			return nil, Unavailable(errors.New("stream broken"))
+		}
+		return a, nil
+	case <-ctx.Done():
+		return nil, Unavailable(ctx.Err())
+	}
+}
+
+// Unavailable is the guide's 401, with the code that says why.
+func Unavailable(cause error) error {
+	return med.Unauthorized.Because(cause).Coded("sidecar_unavailable")
+}
+
+func refusal(a *pb.Answer) error {
+	r := a.GetRefusal()
+	cause := errors.New("sidecar: " + r.GetDetail())
+	switch r.GetCode() {
+	case "denied":
+		return med.Forbidden.Because(cause)
+	case "mfa_required", "mfa_stale":
+		return med.MFARequired.Because(cause)
+	case "invalid":
+		return med.Invalid.Because(cause)
+	}
+	return med.Unauthorized.Because(cause) // unauthenticated, and whatever we do not know
+}
+
+func callerOf(c *pb.Caller, token med.Credential) med.Caller {
+	out := med.Caller{
+		Issuer: c.GetIssuer(), Subject: c.GetSubject(), Practice: med.PracticeID(c.GetPracticeId()), Patient: med.PatientID(c.GetPatientId()),
+		MFA: med.MFA(c.GetMfa()), Session: c.GetSession(), TokenID: c.GetTokenId(), ExpiresAt: time.Unix(c.GetExpiresAt(), 0),
+		Credential: token,
+	}
+	if c.GetMfaAt() != 0 {
+		out.MFAAt = time.Unix(c.GetMfaAt(), 0)
+	}
+	if c.GetAuthTime() != 0 {
+		out.AuthTime = time.Unix(c.GetAuthTime(), 0)
+	}
+	for _, r := range c.GetRoles() {
+		if role, ok := med.ParseRole(r); ok {
+			out.Roles = append(out.Roles, role)
+		}
+	}
+	return out
+}
+
+func rulingOf(r *pb.Ruling) *med.Ruling {
+	out := &med.Ruling{
+		Decisions: make(map[med.Relation]med.Decision, len(r.GetDecisions())),
+		Context:   r.GetContext(), Nonce: r.GetNonce(), MAC: r.GetMac(), Revision: r.GetRevision(),
+	}
+	for rel, d := range r.GetDecisions() {
+		dec := med.Decision{Allow: d.GetAllow(), Reason: d.GetReasonCode(), Notify: d.GetNotify(), MaxRows: int(d.GetMaxRows())}
+		if d.GetAllow() {
+			dec.View = make(med.View, len(d.GetReveal())+len(d.GetMask()))
+			for _, f := range d.GetReveal() {
+				dec.View[med.Field(f)] = med.Reveal
+			}
+			for _, f := range d.GetMask() {
+				dec.View[med.Field(f)] = med.Mask
+			}
+			if len(d.GetWrite()) > 0 {
+				dec.Write = make(map[med.Field]bool, len(d.GetWrite()))
+				for _, f := range d.GetWrite() {
+					dec.Write[med.Field(f)] = true
+				}
+			}
+		}
+		out.Decisions[med.Relation(rel)] = dec
+	}
+	if g := r.GetGrant(); g != nil {
+		out.Grant = &med.Grant{
+			ID: g.GetId(), Opened: g.GetOpened(), OpenedAt: time.Unix(g.GetOpenedAt(), 0), ExpiresAt: time.Unix(g.GetExpiresAt(), 0),
+			ReasonCode: g.GetReasonCode(), Signed: g.GetSigned(), PageP1: g.GetPageP1(),
+		}
+	}
+	return out
+}

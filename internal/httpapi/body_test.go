@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/medirecord/medirecord/internal/med"
+)
+
+type noteInput struct {
+	ID   string `path:"id"`
+	Body struct {
+		Text  string   `json:"text" minLength:"2" maxLength:"20"`
+		Kind  string   `json:"kind,omitempty" enum:"note,letter"`
+		Tags  []string `json:"tags,omitempty" maxItems:"2"`
+		Inner struct {
+			Count int `json:"count,omitempty" maximum:"9"`
+		} `json:"inner,omitempty"`
+	}
+}
+
+type noteAnswer struct {
+	Event string `header:"Audit-Event-Id"`
+	Body  struct {
+		Text string `json:"text"`
+	}
+}
+
+func (a *noteAnswer) entry() med.EventID { return med.EventID(a.Event) }
+
+// A route that takes a body, by the same five lines as the others, refuses every
+// bad one and repeats nothing of it.
+func TestBodies(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	handle(h.Server, &h.router, operation{id: "note", method: http.MethodPost, path: "/notes/{id}", summary: "A note", errors: readErrors},
+		func(_ context.Context, _ med.Caller, in *noteInput) (*noteAnswer, error) {
+			out := &noteAnswer{Event: eventID}
+			out.Body.Text = in.Body.Text
+			return out, nil
+		})
+	url := h.start(t) + "/notes/n1"
+	deep := strings.Repeat("[", 100) + strings.Repeat("]", 100)
+	tests := []struct {
+		name, body string
+		status     int
+		part       string
+	}{
+		{"good", `{"text":"hello"}`, 200, `{"text":"hello"}`},
+		{"joiners are text", `{"text":"` + "\u200d\u200c" + `ab"}`, 200, "ab"},
+		{"empty", ``, 422, `"code":"invalid"`},
+		{"not JSON", mark, 422, "The body cannot be read."},
+		{"half", `{"text":"` + mark, 422, "The body cannot be read."},
+		{"two values", `{"text":"hello"}{"text":"` + mark + `"}`, 422, "The body cannot be read."},
+		{"a key twice", `{"text":"hello","text":"` + mark + `"}`, 422, "The body cannot be read."},
+		{"a key twice, disguised", `{"text":"hello","\u0074ext":"` + mark + `"}`, 422, "The body cannot be read."},
+		{"a key in capitals", `{"TEXT":"` + mark + `"}`, 422, `{"pointer":"/","reason":"an unknown property"}`},
+		{"an unknown key", `{"text":"hello","` + mark + `":"` + mark + `"}`, 422, `"errors":[{"pointer":"/","reason":"an unknown property"}]`},
+		{"an unknown key inside", `{"text":"hello","inner":{"` + mark + `":1}}`, 422, `"errors":[{"pointer":"/inner","reason":"an unknown property"}]`},
+		{"a key with dots", `{"text":"hello","inner.` + mark + `.x[0]":1}`, 422, `"reason":"an unknown property"`},
+		{"missing", `{"kind":"note"}`, 422, `"errors":[{"pointer":"/text","reason":"required"}]`},
+		{"too short", `{"text":"Z"}`, 422, `{"pointer":"/text","reason":"length at least 2"}`},
+		{"too long", `{"text":"` + strings.Repeat(mark, 9) + `"}`, 422, `{"pointer":"/text","reason":"length at most 20"}`},
+		{"another type", `{"text":{"a":"` + mark + `"}}`, 422, `{"pointer":"/text","reason":"not a string"}`},
+		{"not among", `{"text":"hello","kind":"` + mark + `"}`, 422, `{"pointer":"/kind","reason":"not one of the allowed values"}`},
+		{"too many", `{"text":"hello","tags":["a","b","` + mark + `"]}`, 422, `{"pointer":"/tags","reason":"items at most 2"}`},
+		{"an item of another type", `{"text":"hello","tags":["a",7]}`, 422, `{"pointer":"/tags/1","reason":"not a string"}`},
+		{"too high", `{"text":"hello","inner":{"count":77}}`, 422, `{"pointer":"/inner/count","reason":"at most 9"}`},
+		{"no object", `["` + mark + `"]`, 422, `{"pointer":"/","reason":"not an object"}`},
+		{"null", `null`, 422, `"code":"invalid"`},
+		{"too deep", deep, 422, "The body cannot be read."},
+		{"not UTF-8", "{\"text\":\"hello\xff" + mark + "\"}", 422, "The body cannot be read."},
+		{"a NUL", `{"text":"hello\u0000` + mark + `"}`, 422, "The body cannot be read."},
+		{"turned round", `{"text":"hello\u202e` + mark + `"}`, 422, "The body cannot be read."},
+		{"turned round in a key", `{"te\u202ext":"` + mark + `"}`, 422, "The body cannot be read."},
+		{"too large", `{"text":"` + strings.Repeat("a", 1<<20) + `"}`, 413, `"code":"too_large"`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			for _, chunked := range []bool{false, true} {
+				body := struct{ *strings.Reader }{strings.NewReader(test.body)} // hides the length
+				got := reply{}
+				if chunked {
+					got = askAs(t, "clinician", "POST", url, body, "Content-Type", "application/json")
+				} else {
+					got = askAs(t, "clinician", "POST", url, strings.NewReader(test.body), "Content-Type", "application/json; charset=utf-8")
+				}
+				if got.status != test.status || !strings.Contains(got.body, test.part) {
+					t.Errorf("chunked %v: got %d %.300s\nwant %d … %s", chunked, got.status, got.body, test.status, test.part)
+				}
+				if strings.Contains(got.body, mark) || strings.Contains(got.body, "77") {
+					t.Error("repeated: " + got.body)
+				}
+			}
+		})
+	}
+	for _, kind := range []string{"text/plain", "application/xml", "multipart/form-data; boundary=" + mark, ";+", mark} {
+		got := askAs(t, "clinician", "POST", url, strings.NewReader(`{"text":"hello"}`), "Content-Type", kind)
+		if got.status != 415 && got.status != 422 || strings.Contains(got.body, mark) {
+			t.Errorf("%s: got %d %s", kind, got.status, got.body)
+		}
+	}
+	if strings.Contains(h.log.String(), mark) {
+		t.Error("repeated in the log")
+	}
+}
+
+func FuzzCheckJSON(f *testing.F) {
+	f.Add([]byte(`{"a":[1,{"b":null}]}`))
+	f.Add([]byte(`{"a":1,"a":2}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if checkJSON(data) != nil {
+			return
+		}
+		var v any
+		if err := unmarshal(data, &v); err != nil {
+			t.Fatalf("let through, yet unreadable: %q", data)
+		}
+	})
+}

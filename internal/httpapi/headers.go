@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/medirecord/medirecord/internal/med"
+)
+
+const (
+	headerReason  = "X-Break-Glass-Reason"
+	headerPurpose = "X-Purpose-Of-Use"
+	headerRequest = "X-Request-Id"
+	headerEvent   = "Audit-Event-Id"
+)
+
+// purposes are the codes of v3-PurposeOfUse that a caller may state.
+var purposes = []string{"TREAT", "HPAYMT", "HOPERAT", "ETREAT", "PATRQT"}
+
+const (
+	apiCSP = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+	// The page of the documentation has no inline script and no inline style.
+	docsCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
+		"frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+
+// secure sets the headers that every answer has, refusals included.
+func secure(h http.Header, id string) {
+	h.Set(headerRequest, id)
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", apiCSP)
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+}
+
+// state adds to the caller what they say of this one request: an emergency, and
+// a purpose. It reports Invalid when they say it twice or in no known word. What
+// the reason says is for the chart to judge.
+func state(c *med.Caller, h http.Header) error {
+	reasons, purpose := h.Values(headerReason), h.Values(headerPurpose)
+	if len(reasons) > 1 {
+		return med.Invalid.New("").With(med.FieldError{Pointer: headerReason, Reason: reasonTwice})
+	}
+	if len(reasons) == 1 {
+		c.Emergent, c.Emergency = true, med.PHI(reasons[0])
+	}
+	if len(purpose) == 0 {
+		return nil
+	}
+	if len(purpose) > 1 {
+		return med.Invalid.New("").With(med.FieldError{Pointer: headerPurpose, Reason: reasonTwice})
+	}
+	if !slices.Contains(purposes, purpose[0]) {
+		return med.Invalid.New("").With(med.FieldError{Pointer: headerPurpose, Reason: reasonNotOneOf})
+	}
+	c.Purpose = purpose[0]
+	return nil
+}

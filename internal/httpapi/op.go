@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/medirecord/medirecord/internal/med"
+)
+
+// operation is what a route says of itself: it becomes its entry in the contract.
+type operation struct {
+	id, method, path, tag, summary, doc string // method is GET unless it says otherwise
+	errors                              []*med.ErrorKind
+}
+
+// readErrors are what a read of patient data can end in.
+var readErrors = []*med.ErrorKind{
+	med.Unauthorized, med.BreakGlassReasonRequired, med.Forbidden, med.MFARequired, med.NotFound, med.Invalid, med.RateLimited,
+	med.Internal, med.DatabaseUnavailable, med.AuditUnavailable, med.KeysUnavailable, med.LimitsUnavailable,
+}
+
+// audited is an answer that names its audit entry.
+type audited[O any] interface {
+	*O
+	entry() med.EventID
+}
+
+var errNoEntry = errors.New("an answer came without an audit entry")
+
+// handle adds a route that needs a caller. What its handler gives back leaves
+// only with the audit entry that allows it.
+func handle[I, O any, P audited[O]](s *Server, r *router, op operation, h func(context.Context, med.Caller, *I) (P, error)) {
+	huma.Register(r.api, op.huma(), func(ctx context.Context, in *I) (*O, error) {
+		x := exchangeFrom(ctx)
+		if !x.known {
+			return nil, s.problem(ctx, x, med.Unauthorized.New(""))
+		}
+		out, err := h(ctx, x.caller, in)
+		if err == nil && (out == nil || out.entry() == "") {
+			err = med.AuditUnavailable.Because(errNoEntry)
+		}
+		if err != nil {
+			return nil, s.problem(ctx, x, err)
+		}
+		x.event = out.entry()
+		return out, nil
+	})
+	op.document(r)
+}
+
+// admit makes the caller of the exchange known. It reports what the Authenticator
+// does, and Invalid for a request that could be read in two ways.
+func (s *Server) admit(ctx context.Context, x *exchange, r *http.Request) error {
+	caller, err := s.cfg.Auth.Authenticate(ctx, r.Header.Values("Authorization"), x.from)
+	if err != nil {
+		return err
+	}
+	caller.Origin, caller.Purpose, caller.Emergency, caller.Emergent = x.from, "", "", false
+	if err := state(&caller, r.Header); err != nil {
+		return err
+	}
+	if err := checkQuery(r.URL.RawQuery, s.router.names); err != nil {
+		return err
+	}
+	if bodiless(r.Method) && r.ContentLength != 0 {
+		return med.Invalid.New("This method takes no body.")
+	}
+	// There is one format; without this a client could choose what it is called.
+	r.Header.Del("Accept")
+	x.caller, x.known, x.names = caller, true, s.router.names
+	return nil
+}
+
+func bodiless(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodDelete
+}
+
+// contractVersion changes when the contract does, not with every build.
+const contractVersion = "1.0.0"
+
+// contract is the head of the OpenAPI document.
+func contract() *huma.OpenAPI {
+	return &huma.OpenAPI{
+		OpenAPI: "3.1.0",
+		Info: &huma.Info{
+			Title: "MediRecord", Version: contractVersion,
+			Description: "Patient records with role-based field masking, break-glass access, an audit trail, and fail-closed enforcement.",
+			License:     &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
+		},
+		Servers: []*huma.Server{{URL: "/"}},
+		Tags: []*huma.Tag{
+			{Name: "patients", Description: "Patients as the caller may see them."},
+			{Name: "audit", Description: "Who saw what, when, and why."},
+		},
+		Components: &huma.Components{
+			Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+			SecuritySchemes: map[string]*huma.SecurityScheme{
+				"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "The token of an issuer that the sidecar knows."},
+			},
+		},
+	}
+}
+
+// huma returns the operation in the library's words. The headers that every
+// guarded route takes are read by admit, and only described here.
+func (op operation) huma() huma.Operation {
+	if op.method == "" {
+		op.method = http.MethodGet
+	}
+	return huma.Operation{
+		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, Description: op.doc, Tags: []string{op.tag},
+		Security: []map[string][]string{{"bearer": {}}},
+		Errors:   op.statuses(),
+		Parameters: []*huma.Param{
+			{Name: headerReason, In: "header", Description: "Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.", Schema: &huma.Schema{Type: huma.TypeString}, Example: "Patient in ER, consent unreachable"},
+			{Name: headerPurpose, In: "header", Description: "Purpose of use, for the audit entry.", Schema: &huma.Schema{Type: huma.TypeString, Enum: anys(purposes)}},
+			{Name: "traceparent", In: "header", Description: "W3C trace context; its trace id goes into the audit entry.", Schema: &huma.Schema{Type: huma.TypeString}},
+		},
+	}
+}
+
+func (op operation) statuses() []int {
+	var out []int
+	for _, k := range op.errors {
+		if !slices.Contains(out, k.Status) {
+			out = append(out, k.Status)
+		}
+	}
+	return out
+}
+
+// document adds to the contract what the library cannot know: which problems a
+// status stands for, and the header that every answer has. And it learns the
+// contract's words.
+func (op operation) document(r *router) {
+	o := r.api.OpenAPI().Paths[op.path]
+	for _, documented := range []*huma.Operation{o.Get, o.Post, o.Put, o.Patch, o.Delete} {
+		if documented == nil || documented.OperationID != op.id {
+			continue
+		}
+		for status, response := range documented.Responses {
+			if slugs := op.slugs(status); slugs != "" {
+				response.Description = slugs
+			}
+			if response.Headers == nil {
+				response.Headers = map[string]*huma.Param{}
+			}
+			response.Headers[headerRequest] = &huma.Param{Description: "Names this request; also in the problem and the audit entry.", Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"}}
+		}
+		for _, p := range documented.Parameters {
+			r.names[p.Name] = true
+		}
+	}
+	for _, schema := range r.api.OpenAPI().Components.Schemas.Map() {
+		for name := range schema.Properties {
+			r.names[name] = true
+		}
+	}
+}
+
+// slugs lists the problems of one status.
+func (op operation) slugs(status string) string {
+	var out []string
+	for _, k := range op.errors {
+		if strconv.Itoa(k.Status) == status {
+			out = append(out, k.Slug)
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+func anys(in []string) []any {
+	out := make([]any, len(in))
+	for i, s := range in {
+		out[i] = s
+	}
+	return out
+}

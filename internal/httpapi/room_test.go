@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/medirecord/medirecord/internal/med"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	requestID = "018f0000-0000-7000-8000-000000000001"
+	eventID   = "018f0000-0000-7000-8000-0000000000e1"
+)
+
+// doorkeeper is the Authenticator of these tests: it knows tokens.
+type doorkeeper struct {
+	callers map[string]med.Caller
+	err     error
+	boom    any
+}
+
+func (d *doorkeeper) Authenticate(_ context.Context, header []string, from med.Origin) (med.Caller, error) {
+	if d.boom != nil {
+		panic(d.boom)
+	}
+	if d.err != nil {
+		return med.Caller{}, d.err
+	}
+	if len(header) != 1 {
+		return med.Caller{}, med.Unauthorized.New("")
+	}
+	c, ok := d.callers[strings.TrimPrefix(header[0], "Bearer ")]
+	if !ok {
+		return med.Caller{}, med.Unauthorized.New("")
+	}
+	c.Origin = from
+	return c, nil
+}
+
+// ward is the Chart of these tests: it gives back what it is told and remembers
+// who asked.
+type ward struct {
+	read  func(ctx context.Context, c med.Caller, id med.PatientID) (*med.PatientView, error)
+	log   func(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error)
+	mu    sync.Mutex
+	asked []med.Caller
+}
+
+func (w *ward) ReadPatient(ctx context.Context, c med.Caller, id med.PatientID) (*med.PatientView, error) {
+	w.remember(c)
+	return w.read(ctx, c, id)
+}
+
+func (w *ward) ReadAccessLog(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error) {
+	w.remember(c)
+	return w.log(ctx, c, id, limit)
+}
+
+func (w *ward) remember(c med.Caller) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked = append(w.asked, c)
+}
+
+func (w *ward) last(t testing.TB) med.Caller {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.asked) == 0 {
+		t.Fatal("the chart was not asked")
+	}
+	return w.asked[len(w.asked)-1]
+}
+
+func (w *ward) times() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.asked)
+}
+
+// syncBuffer is a log that handlers and the test may touch at once.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// house is the room with its test doors and its log.
+type house struct {
+	*Server
+	auth  *doorkeeper
+	chart *ward
+	log   *syncBuffer
+	reg   *prometheus.Registry
+}
+
+var everything = med.View{
+	med.FieldName: med.Reveal, med.FieldSSN: med.Reveal, med.FieldDOB: med.Reveal, med.FieldDiagnosis: med.Reveal,
+}
+
+func alice() *med.PatientView {
+	return &med.PatientView{
+		Patient: med.Patient{
+			ID: "p-001", Practice: "practice-1", Name: med.Name{Text: "Alice Smith"}, SSN: "123-45-6789", DOB: "1985-06-15",
+			Diagnosis: "Type 2 diabetes", Version: 7,
+		},
+		View: everything, Event: eventID,
+	}
+}
+
+func newHouse(t testing.TB, change ...func(*Config)) *house {
+	t.Helper()
+	h := &house{
+		auth: &doorkeeper{callers: map[string]med.Caller{
+			"clinician": {Issuer: "iss", Subject: "dr-1", Roles: []med.Role{med.RoleClinician}, Practice: "practice-1"},
+		}},
+		chart: &ward{
+			read: func(context.Context, med.Caller, med.PatientID) (*med.PatientView, error) { return alice(), nil },
+			log: func(context.Context, med.Caller, med.PatientID, int) ([]med.AccessEvent, med.EventID, error) {
+				return nil, eventID, nil
+			},
+		},
+		log: &syncBuffer{},
+		reg: prometheus.NewRegistry(),
+	}
+	cfg := Config{
+		Auth: h.auth, Chart: h.chart, Log: slog.New(slog.NewJSONHandler(h.log, nil)), Now: time.Now,
+		Ready:   func(context.Context) []Check { return []Check{{Name: "database", OK: true}} },
+		Metrics: h.reg, Version: "test", NewID: func() string { return requestID },
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Server = s
+	return h
+}
+
+// start serves the room over real HTTP.
+func (h *house) start(t testing.TB) string {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// ask sends a request as the clinician, with headers as name, value pairs.
+func ask(t testing.TB, method, url string, pairs ...string) reply {
+	t.Helper()
+	return askAs(t, "clinician", method, url, nil, pairs...)
+}
+
+func askAs(t testing.TB, token, method, url string, body io.Reader, pairs ...string) reply {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		req.Header.Add(pairs[i], pairs[i+1])
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply{res.StatusCode, res.Header, string(b)}
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package outbound fetches from other servers for us: key sets, webhooks.
+// It speaks https only, follows no redirect, reads no proxy from the
+// environment, never reads more than a set number of bytes, never waits
+// longer than a set time, and never connects to an address inside our own
+// networks unless that range is listed. It sends no cookie and no credential.
+package outbound
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+)
+
+// Config says how far the client may go. The zero value is the strict one.
+type Config struct {
+	// Dev permits loopback addresses, and plain http to them.
+	Dev bool
+	// Allow lists the non-public ranges that may be reached all the same: an
+	// identity provider in the same network, for one.
+	Allow []netip.Prefix
+	// RootCAs replaces the system's certificate authorities.
+	RootCAs *x509.CertPool
+	// MaxBody is the largest answer in bytes; 0 means 1 MiB.
+	MaxBody int64
+	// ConnectTimeout bounds each of dialling and the TLS handshake; 0 means 2 s.
+	ConnectTimeout time.Duration
+	// Timeout bounds the whole fetch, the body included; 0 means 5 s.
+	Timeout time.Duration
+
+	resolver *net.Resolver // the tests' own DNS; nil is the system's
+}
+
+// The refusals. Each is found with errors.Is.
+var (
+	ErrURL      = errors.New("the address is not one this client fetches from")
+	ErrAddress  = errors.New("the address is in a range that is not listed")
+	ErrTooLarge = errors.New("the answer is larger than the limit")
+)
+
+// StatusError is an answer other than 200, a redirect included.
+type StatusError struct{ Code int }
+
+func (e *StatusError) Error() string { return fmt.Sprintf("status %d", e.Code) }
+
+// Client fetches. It is safe for concurrent use.
+type Client struct {
+	https   *http.Client
+	plain   *http.Client // only in dev, only loopback
+	maxBody int64
+}
+
+// New returns a client that keeps to the config.
+func New(cfg Config) *Client {
+	cfg.MaxBody = positive(cfg.MaxBody, 1<<20)
+	cfg.ConnectTimeout = positive(cfg.ConnectTimeout, 2*time.Second)
+	cfg.Timeout = positive(cfg.Timeout, 5*time.Second)
+
+	c := &Client{maxBody: cfg.MaxBody}
+	c.https = newHTTP(cfg, func(ip netip.Addr) bool { return allowed(cfg, ip) })
+	if cfg.Dev {
+		c.plain = newHTTP(cfg, netip.Addr.IsLoopback)
+	}
+	return c
+}
+
+func positive[T int64 | time.Duration](v, otherwise T) T {
+	if v <= 0 {
+		return otherwise
+	}
+	return v
+}
+
+func newHTTP(cfg Config, may func(netip.Addr) bool) *http.Client {
+	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, Resolver: cfg.resolver, ControlContext: guard(may)}
+	return &http.Client{
+		Timeout: cfg.Timeout,
+		// A redirect would let the other server choose whom we call next.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			Proxy:                  nil, // the environment must not see or change what we fetch
+			DialContext:            dialer.DialContext,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs},
+			TLSHandshakeTimeout:    cfg.ConnectTimeout,
+			ResponseHeaderTimeout:  cfg.Timeout,
+			MaxResponseHeaderBytes: 64 << 10,
+			DisableCompression:     true, // so that the limit counts what was sent
+			ForceAttemptHTTP2:      true,
+			MaxIdleConns:           16,
+			MaxConnsPerHost:        4,
+			IdleConnTimeout:        time.Minute,
+		},
+	}
+}
+
+// Get returns the body of the resource. It reports ErrURL for an address that
+// is not https (in dev also http to loopback), ErrAddress when the name leads
+// into a range that is not listed, a StatusError for anything but 200, and
+// ErrTooLarge for a body above the limit. Errors name the host and nothing
+// else of the address.
+func (c *Client) Get(ctx context.Context, address string) ([]byte, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, ErrURL // the parser's own error quotes the address
+	}
+	client, err := c.clientFor(u)
+	if err != nil {
+		return nil, err
+	}
+	body, err := c.fetch(ctx, client, u)
+	if err != nil {
+		return nil, fmt.Errorf("fetching from %s: %w", u.Host, withoutURL(err))
+	}
+	return body, nil
+}
+
+// clientFor returns the client for the scheme, or ErrURL.
+func (c *Client) clientFor(u *url.URL) (*http.Client, error) {
+	if u.Opaque != "" || u.Hostname() == "" || u.User != nil {
+		return nil, ErrURL
+	}
+	switch {
+	case u.Scheme == "https":
+		return c.https, nil
+	case u.Scheme == "http" && c.plain != nil:
+		return c.plain, nil
+	}
+	return nil, ErrURL
+}
+
+func (c *Client) fetch(ctx context.Context, client *http.Client, u *url.URL) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, ErrURL
+	}
+	req.Header.Set("User-Agent", "medirecord")
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	// A failed close after the body was read changes nothing for the caller.
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return nil, &StatusError{Code: resp.StatusCode}
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, c.maxBody+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(body)) > c.maxBody {
+		return nil, ErrTooLarge
+	}
+	return body, nil
+}
+
+// Close drops the idle connections.
+func (c *Client) Close() {
+	c.https.CloseIdleConnections()
+	if c.plain != nil {
+		c.plain.CloseIdleConnections()
+	}
+}
+
+// withoutURL takes the cause out of the http client's error, which carries the
+// whole address, its query included.
+func withoutURL(err error) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		return ue.Err
+	}
+	return err
+}

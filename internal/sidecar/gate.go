@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sidecar
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/policy"
+	"github.com/medirecord/medirecord/internal/token"
+	pb "github.com/medirecord/medirecord/proto/medirecord/v1"
+)
+
+// maxQuestions bounds one message of a stream.
+const maxQuestions = 256
+
+// Ask answers each message of questions with one message of answers.
+func (s *Service) Ask(stream pb.GateService_AskServer) error {
+	ctx := stream.Context()
+	service := s.serviceOf(ctx)
+	for {
+		in, err := stream.Recv()
+		if err == io.EOF { //nolint:errorlint // grpc returns io.EOF itself
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		out := &pb.Answers{Answers: make([]*pb.Answer, 0, len(in.GetQuestions()))}
+		for i, q := range in.GetQuestions() {
+			if i >= maxQuestions {
+				out.Answers = append(out.Answers, refuse(q.GetId(), "invalid", "too_many_questions"))
+				continue
+			}
+			out.Answers = append(out.Answers, s.answer(ctx, service, q))
+		}
+		if err := stream.Send(out); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Service) answer(ctx context.Context, service string, q *pb.Question) *pb.Answer {
+	switch ask := q.GetAsk().(type) {
+	case *pb.Question_Who:
+		return s.who(ctx, q.GetId(), ask.Who)
+	case *pb.Question_May:
+		return s.may(ctx, q.GetId(), ask.May)
+	case *pb.Question_Serve:
+		return s.serve(ctx, q.GetId(), service, ask.Serve)
+	}
+	return refuse(q.GetId(), "invalid", "unknown_question")
+}
+
+func refuse(id uint64, code, detail string) *pb.Answer {
+	return &pb.Answer{Id: id, Answer: &pb.Answer_Refusal{Refusal: &pb.Refusal{Code: code, Detail: detail}}}
+}
+
+func (s *Service) who(ctx context.Context, id uint64, q *pb.Who) *pb.Answer {
+	c, err := s.claims(ctx, q.GetToken())
+	if err != nil {
+		return refuse(id, "unauthenticated", reasonOf(err))
+	}
+	out := &pb.Caller{
+		Issuer: c.Caller.Issuer, Subject: c.Caller.Subject, PracticeId: string(c.Caller.Practice), PatientId: string(c.Caller.Patient),
+		Mfa: string(c.MFAState(s.cfg.Now())), Session: c.Caller.Session, TokenId: c.Caller.TokenID, ExpiresAt: c.Caller.ExpiresAt.Unix(),
+		Roles: words(c.Caller.Roles),
+	}
+	if !c.Caller.MFAAt.IsZero() {
+		out.MfaAt = c.Caller.MFAAt.Unix()
+	}
+	if !c.Caller.AuthTime.IsZero() {
+		out.AuthTime = c.Caller.AuthTime.Unix()
+	}
+	return &pb.Answer{Id: id, Answer: &pb.Answer_Caller{Caller: out}}
+}
+
+func words(roles []med.Role) []string {
+	out := make([]string, len(roles))
+	for i, r := range roles {
+		out[i] = string(r)
+	}
+	return out
+}
+
+func (s *Service) may(ctx context.Context, id uint64, q *pb.May) *pb.Answer {
+	c, err := s.claims(ctx, q.GetToken())
+	if err != nil {
+		return refuse(id, "unauthenticated", reasonOf(err))
+	}
+	patient, err := med.ParsePatientID(q.GetPatientId())
+	if err != nil {
+		return refuse(id, "invalid", "patient_id")
+	}
+	emergency := q.GetEmergency() != nil && slices.Contains(c.Caller.Roles, med.RoleBreakGlass)
+	if emergency && !slices.Contains(med.ReasonCodes, q.GetEmergency().GetReasonCode()) {
+		return refuse(id, "invalid", "reason_code")
+	}
+	now := s.cfg.Now()
+	if emergency && (c.Caller.AuthTime.IsZero() || now.Sub(c.Caller.AuthTime) > headerFormAge) {
+		return refuse(id, "mfa_stale", "auth_time")
+	}
+	engine := s.cfg.Policy()
+	mfa := c.MFAState(now)
+	decisions, err := s.decide(ctx, engine, policy.Input{
+		Subject: policy.Subject{Roles: c.Caller.Roles, MFA: mfa, Grant: emergency},
+		Action:  q.GetAction(),
+		Resource: policy.Resource{
+			Type: q.GetResourceType(), Kind: med.Kind(q.GetKind()), Sensitivity: med.SensitivityNormal, State: policy.StateLive,
+		},
+	})
+	if err != nil {
+		s.cfg.Log.ErrorContext(ctx, "policy not evaluated", slog.String("revision", engine.Revision()))
+		return refuse(id, "denied", "policy_error")
+	}
+	ruling := &pb.Ruling{Decisions: decisions, Revision: engine.Revision()}
+	if !anyAllowed(decisions) {
+		return &pb.Answer{Id: id, Answer: &pb.Answer_Ruling{Ruling: ruling}}
+	}
+	claims := token.Context{
+		Issuer: c.Caller.Issuer, Subject: c.Caller.Subject, Roles: words(c.Caller.Roles), Practice: c.Caller.Practice,
+		Action: q.GetResourceType() + "." + q.GetAction(), Patient: string(patient), Self: string(c.Caller.Patient),
+		Admin:   mfa != med.MFANone && slices.Contains(c.Caller.Roles, med.RoleAdmin),
+		Session: c.Caller.Session,
+	}
+	if emergency {
+		if ruling.Grant, err = s.grant(c, string(patient), q.GetEmergency().GetReasonCode()); err != nil {
+			s.cfg.Log.ErrorContext(ctx, "break-glass grant not kept", slog.Any("error", err))
+			return refuse(id, "denied", "grant_not_kept")
+		}
+		claims.Grant, claims.GrantExpires = ruling.Grant.GetId(), ruling.Grant.GetExpiresAt()*1000
+		if ruling.Grant.GetOpened() {
+			s.cfg.Log.WarnContext(ctx, "break-glass grant opened", slog.String("grant", ruling.Grant.GetId()),
+				slog.String("subject", c.Caller.Subject), slog.String("patient", string(patient)), slog.String("reason_code", ruling.Grant.GetReasonCode()))
+		}
+	}
+	return s.mint(ctx, id, ruling, claims, false)
+}
+
+func anyAllowed(ds map[string]*pb.Decision) bool {
+	for _, d := range ds {
+		if d.GetAllow() {
+			return true
+		}
+	}
+	return false
+}
+
+// mint signs the context of a ruling.
+func (s *Service) mint(ctx context.Context, id uint64, ruling *pb.Ruling, c token.Context, service bool) *pb.Answer {
+	ttl := contextTTL
+	if service {
+		ttl = serviceContextTTL
+	}
+	signed, nonce, mac, err := s.cfg.Minter.Mint(c, ttl)
+	if err != nil {
+		s.cfg.Log.ErrorContext(ctx, "context not signed", slog.String("action", c.Action))
+		return refuse(id, "denied", "context_refused")
+	}
+	ruling.Context, ruling.Nonce, ruling.Mac = signed, nonce, mac
+	ruling.ExpiresAt = s.cfg.Now().Add(ttl).Unix()
+	return &pb.Answer{Id: id, Answer: &pb.Answer_Ruling{Ruling: ruling}}
+}
+
+// rulingKey is all that decisions depend on.
+type rulingKey struct {
+	revision, roles, action, resource, kind string
+	mfa                                     med.MFA
+	grant                                   bool
+}
+
+// decide asks the policy for every relation. The policy is pure and its input
+// small, so what it said once for the same input it says again.
+func (s *Service) decide(ctx context.Context, e *policy.Engine, in policy.Input) (map[string]*pb.Decision, error) {
+	key := rulingKey{
+		revision: e.Revision(), roles: strings.Join(words(in.Subject.Roles), " "), action: in.Action, resource: in.Resource.Type,
+		kind: string(in.Resource.Kind), mfa: in.Subject.MFA, grant: in.Subject.Grant,
+	}
+	if v, ok := s.rulings.Load(key); ok {
+		return v.(map[string]*pb.Decision), nil
+	}
+	out := make(map[string]*pb.Decision, len(med.Relations))
+	for _, rel := range med.Relations {
+		in.Resource.Relation = rel
+		d, err := e.Decide(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		out[string(rel)] = decisionOf(d)
+	}
+	if s.nruling.Add(1) > 4096 { // action and kind are the asker's words
+		s.rulings.Clear()
+		s.nruling.Store(0)
+	}
+	s.rulings.Store(key, out)
+	return out, nil
+}
+
+func decisionOf(d med.Decision) *pb.Decision {
+	out := &pb.Decision{Allow: d.Allow, ReasonCode: d.Reason, Notify: d.Notify, MaxRows: int64(d.MaxRows)}
+	if !d.Allow {
+		return out
+	}
+	for f, show := range d.View {
+		switch show {
+		case med.Reveal:
+			out.Reveal = append(out.Reveal, string(f))
+		case med.Mask:
+			out.Mask = append(out.Mask, string(f))
+		case med.Hide:
+		}
+	}
+	for f, ok := range d.Write {
+		if ok {
+			out.Write = append(out.Write, string(f))
+		}
+	}
+	slices.Sort(out.Reveal)
+	slices.Sort(out.Mask)
+	slices.Sort(out.Write)
+	return out
+}
+
+// serviceActions is what each service may have a context for, whatever the
+// policy says: the ceiling of unattended work.
+var serviceActions = map[string][]string{
+	"import":   {"import"},
+	"worker":   {"sweep", "practice.list"},
+	"operator": {"practice.add", "practice.list"},
+}
+
+// serve returns the context of unattended work: one action on one practice.
+func (s *Service) serve(ctx context.Context, id uint64, service string, q *pb.Serve) *pb.Answer {
+	if service == "" {
+		return refuse(id, "unauthenticated", "no_service")
+	}
+	if !slices.Contains(serviceActions[service], q.GetAction()) {
+		return refuse(id, "denied", "service_action")
+	}
+	c := token.Context{
+		Issuer: "medirecord", Subject: "service:" + service, Roles: []string{"service:" + service}, Service: service, Action: q.GetAction(),
+	}
+	if q.GetAction() != "practice.list" {
+		practice, err := med.ParsePracticeID(q.GetPracticeId())
+		if err != nil {
+			return refuse(id, "invalid", "practice_id")
+		}
+		c.Practice, c.Patient = practice, "*"
+	}
+	return s.mint(ctx, id, &pb.Ruling{Revision: s.cfg.Policy().Revision()}, c, true)
+}
+
+// serviceOf says which service a connection belongs to: by its certificate, or
+// by its token where there is none. Not by anything a message says.
+func (s *Service) serviceOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok {
+		if t, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(t.State.VerifiedChains) > 0 {
+			cn := t.State.VerifiedChains[0][0].Subject.CommonName
+			name, _ := strings.CutPrefix(cn, "service:")
+			if _, known := serviceActions[name]; known && name != cn {
+				return name
+			}
+			return ""
+		}
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	tokens := md.Get("x-service-token")
+	if len(tokens) != 1 || tokens[0] == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(tokens[0]))
+	found := ""
+	for name, want := range s.cfg.Services {
+		if subtle.ConstantTimeCompare(sum[:], want[:]) == 1 {
+			found = name
+		}
+	}
+	return found
+}

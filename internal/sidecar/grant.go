@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sidecar
+
+import (
+	"time"
+
+	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/token"
+	pb "github.com/medirecord/medirecord/proto/medirecord/v1"
+)
+
+// More than this by one person pages at once as P1. It does not block care.
+const (
+	manyOpen    = 5
+	manyNewHour = 10
+)
+
+// grant opens a break-glass grant for one user, patient and session, or
+// continues the one that is open. It is on disk before it is returned.
+func (s *Service) grant(c *token.Claims, patient, reasonCode string) (*pb.Grant, error) {
+	now := s.cfg.Now()
+	st := s.state
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	who := [2]string{c.Caller.Issuer, c.Caller.Subject}
+	key := grantKey{c.Caller.Issuer, c.Caller.Subject, c.Caller.Session, patient}
+	g := st.grants[key]
+	opened := g == nil || g.ExpiresAt <= now.Unix()
+	if opened {
+		g = &grant{
+			grantKey: key, ID: med.NewUUID(now), ReasonCode: reasonCode,
+			OpenedAt: now.Unix(), ExpiresAt: now.Add(s.cfg.GrantFor).Unix(),
+		}
+		signed, err := s.cfg.Minter.SignGrant(token.GrantClaims{
+			ID: g.ID, Issuer: g.Issuer, Subject: g.Subject, Session: g.Session, Patient: med.PatientID(g.Patient),
+			ReasonCode: g.ReasonCode, OpenedAt: time.Unix(g.OpenedAt, 0), ExpiresAt: time.Unix(g.ExpiresAt, 0),
+		})
+		if err != nil {
+			return nil, err
+		}
+		g.Signed = signed
+		if err := st.write(line{Grant: g}); err != nil {
+			return nil, err
+		}
+		st.prune(who, now)
+		st.apply(line{Grant: g})
+	}
+	open, fresh := 0, 0
+	for _, other := range st.byWho[who] {
+		if other.ExpiresAt > now.Unix() {
+			open++
+		}
+		if other.OpenedAt > now.Add(-time.Hour).Unix() {
+			fresh++
+		}
+	}
+	return &pb.Grant{
+		Id: g.ID, Opened: opened, OpenedAt: g.OpenedAt, ExpiresAt: g.ExpiresAt, ReasonCode: g.ReasonCode, Signed: g.Signed,
+		PageP1: opened && (open > manyOpen || fresh > manyNewHour),
+	}, nil
+}
+
+// prune forgets the person's grants that neither are open nor count for the
+// rate any more.
+func (s *state) prune(who [2]string, now time.Time) {
+	var keep []*grant
+	for _, g := range s.byWho[who] {
+		switch {
+		case g.ExpiresAt > now.Unix() || g.OpenedAt > now.Add(-time.Hour).Unix():
+			keep = append(keep, g)
+		case s.grants[g.grantKey] == g:
+			delete(s.grants, g.grantKey)
+		}
+	}
+	s.byWho[who] = keep
+}

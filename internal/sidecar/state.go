@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sidecar
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/medirecord/medirecord/internal/token"
+)
+
+// state is what the sidecar must not forget: revocations, until their token
+// has expired, and break-glass grants, until theirs. It is a journal: a line
+// is flushed to disk before the question that wrote it is answered, and the
+// file is rewritten without what has expired at each start.
+type state struct {
+	mu     sync.RWMutex
+	file   *os.File
+	now    func() time.Time
+	gone   map[string]int64 // revoked token to Unix time of its expiry
+	grants map[grantKey]*grant
+	byWho  map[[2]string][]*grant // by issuer and subject, for the rate
+}
+
+type grantKey struct{ Issuer, Subject, Session, Patient string }
+
+type grant struct {
+	grantKey
+	ID         string
+	ReasonCode string
+	OpenedAt   int64 // Unix seconds
+	ExpiresAt  int64
+	Signed     string
+}
+
+// line is one line of the journal.
+type line struct {
+	Revoked string `json:"revoked,omitempty"`
+	Expires int64  `json:"expires,omitempty"`
+	Grant   *grant `json:"grant,omitempty"`
+}
+
+func openState(path string, now func() time.Time) (*state, error) {
+	s := &state{now: now, gone: map[string]int64{}, grants: map[grantKey]*grant{}, byWho: map[[2]string][]*grant{}}
+	if path == "" {
+		return nil, errors.New("the sidecar needs a state file for its revocations; set MEDIRECORD_SIDECAR_STATE")
+	}
+	if err := s.read(path); err != nil {
+		return nil, fmt.Errorf("sidecar state %s: %w", path, err)
+	}
+	if err := s.rewrite(path); err != nil {
+		return nil, fmt.Errorf("sidecar state %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func (s *state) read(path string) error {
+	b, err := os.ReadFile(path) //nolint:gosec // the operator's own file
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r := bufio.NewReader(bytes.NewReader(b))
+	for n := 1; ; n++ {
+		text, err := r.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			// A last line without its end was being written when we died; it was
+			// never answered for.
+			return nil
+		}
+		var l line
+		if json.Unmarshal(text, &l) != nil {
+			return fmt.Errorf("line %d is not ours: restore the file, or move it away to start without revocations", n)
+		}
+		s.apply(l)
+	}
+}
+
+func (s *state) apply(l line) {
+	now := s.now().Unix()
+	if l.Revoked != "" && l.Expires > now {
+		s.gone[l.Revoked] = max(l.Expires, s.gone[l.Revoked])
+	}
+	if g := l.Grant; g != nil && g.OpenedAt > now-3600-int64(longestGrant.Seconds()) {
+		s.grants[g.grantKey] = g
+		who := [2]string{g.Issuer, g.Subject}
+		s.byWho[who] = append(s.byWho[who], g)
+	}
+}
+
+// rewrite makes the journal anew with what still counts, and leaves it open.
+func (s *state) rewrite(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // the operator's own file
+	if err != nil {
+		return err
+	}
+	s.file = tmp
+	var lines []line
+	for k, exp := range s.gone {
+		lines = append(lines, line{Revoked: k, Expires: exp})
+	}
+	for _, gs := range s.byWho {
+		for _, g := range gs {
+			lines = append(lines, line{Grant: g})
+		}
+	}
+	if err := s.write(lines...); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	return dir.Sync()
+}
+
+func (s *state) write(lines ...line) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	for _, l := range lines {
+		if err := enc.Encode(l); err != nil {
+			return err
+		}
+	}
+	if _, err := s.file.Write(b.Bytes()); err != nil {
+		return err
+	}
+	return s.file.Sync()
+}
+
+func (s *state) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.file.Close()
+}
+
+// name is what is revoked: the token by its issuer and id, so that a respelled
+// signature does not escape.
+func name(c *token.Claims) string { return c.Caller.Issuer + "\x1f" + c.Caller.TokenID }
+
+// revoke remembers the token until it has expired, and returns when that is on
+// disk.
+func (s *state) revoke(c *token.Claims) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	exp := c.Caller.ExpiresAt.Add(time.Minute).Unix() // a leeway beyond the leeway
+	if s.gone[name(c)] >= exp {
+		return nil
+	}
+	l := line{Revoked: name(c), Expires: exp}
+	if err := s.write(l); err != nil {
+		return err
+	}
+	s.apply(l)
+	return nil
+}
+
+func (s *state) revoked(c *token.Claims) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.gone[name(c)] > 0
+}

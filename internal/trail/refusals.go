@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package trail
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/medirecord/medirecord/internal/audit"
+	"github.com/medirecord/medirecord/internal/med"
+)
+
+// maxAddresses bounds the memory of a flood from many addresses; what comes
+// from more is counted together.
+const maxAddresses = 10_000
+
+// refusals counts unauthenticated refusals: one entry for each address and
+// minute, on a connection of their own, so that a flood of bad tokens costs no
+// authenticated request its entry.
+type refusals struct {
+	trail *Trail
+	mu    sync.Mutex
+	seen  map[string]*audit.Entry
+}
+
+func newRefusals(t *Trail) *refusals {
+	return &refusals{trail: t, seen: map[string]*audit.Entry{}}
+}
+
+// Refused counts one refusal of a caller nobody knows, with the code of its
+// problem. It never waits.
+func (t *Trail) Refused(from med.Origin, code string) {
+	r := t.refusals
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := from.IP
+	e := r.seen[key]
+	if e == nil {
+		if len(r.seen) >= maxAddresses {
+			key, from = "", med.Origin{}
+			e = r.seen[key]
+		}
+		if e == nil {
+			e = audit.New(t.cfg.Now(), &med.Caller{Issuer: "unknown", Subject: "unknown", Origin: from}, "authenticate", "api", "unknown")
+			e.Outcome, e.Code = audit.Denied, code
+			e.Detail.Counts = map[string]int{}
+			r.seen[key] = e
+		}
+	}
+	e.Detail.Counts[code]++
+}
+
+func (r *refusals) run() {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.flush()
+		case <-r.trail.stop:
+			r.flush()
+			return
+		}
+	}
+}
+
+func (r *refusals) flush() {
+	r.mu.Lock()
+	seen := r.seen
+	r.seen = map[string]*audit.Entry{}
+	r.mu.Unlock()
+	batch := make([]*audit.Entry, 0, r.trail.cfg.Batch)
+	now := r.trail.cfg.Now().UTC().Truncate(time.Millisecond)
+	for _, e := range seen {
+		e.Clean()
+		e.OccurredAt = now
+		if batch = append(batch, e); len(batch) == cap(batch) {
+			r.write(batch)
+			batch = batch[:0]
+		}
+	}
+	if len(batch) > 0 {
+		r.write(batch)
+	}
+}
+
+func (r *refusals) write(batch []*audit.Entry) {
+	r.trail.insertUntil(batch, r.trail.cfg.Now().Add(r.trail.cfg.Deadline))
+}
+
+// FlushRefusals writes the counts so far without waiting for the minute.
+func (t *Trail) FlushRefusals(_ context.Context) { t.refusals.flush() }
