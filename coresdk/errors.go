@@ -23,15 +23,18 @@ var (
 )
 
 // failed returns what the failure of a call means. The sidecar's own text is
-// left out: it could repeat the token.
+// left out: it could repeat the token. That time ran out, or that the caller
+// gave up, can be told with errors.Is as well.
 func failed(ctx context.Context, call string, err error) error {
-	switch code := status.Code(err); code {
+	code := status.Code(err)
+	switch code {
 	case codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument:
 		return fmt.Errorf("%w: %s: %s", ErrUnauthorized, call, code)
-	default:
-		if cause := ctx.Err(); cause != nil { // the caller's own context, so that they can tell
-			return fmt.Errorf("%w: %s: %w", ErrUnavailable, call, cause)
-		}
-		return fmt.Errorf("%w: %s: %s", ErrUnavailable, call, code)
+	case codes.DeadlineExceeded: // the far side may notice before our own clock does
+		return fmt.Errorf("%w: %s: %w", ErrUnavailable, call, context.DeadlineExceeded)
 	}
+	if cause := ctx.Err(); cause != nil {
+		return fmt.Errorf("%w: %s: %w", ErrUnavailable, call, cause)
+	}
+	return fmt.Errorf("%w: %s: %s", ErrUnavailable, call, code)
 }

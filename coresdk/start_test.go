@@ -174,7 +174,7 @@ func TestASidecarThatNeverAnswersIsNotWaitedFor(t *testing.T) {
 		c, err := sdk.Authorize(ctx, token)
 		denied(t, c, err, coresdk.ErrUnavailable)
 		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%v does not say that the caller's own deadline passed", err)
+			t.Errorf("%v does not say that the deadline passed", err)
 		}
 	})
 	t.Run("after the SDK is closed", func(t *testing.T) {

@@ -296,6 +296,27 @@ func TestRecordIDs(t *testing.T) {
 	})
 }
 
+func TestTellingIDs(t *testing.T) {
+	t.Parallel()
+	person := func(id string) string { return strings.Replace(annPatient, annID, id, 1) }
+	for id, want := range map[string]med.PatientID{
+		"p-001": "p-001", annID: annID,
+		"900-11-2222": "", "ssn900112222": "", "ann.EXAMPLE": "", "x-1980-02-03": "",
+	} {
+		b, err := read(bundle(post("", person(id)), post("", condition("cond-"+id, "Patient/"+id, ""))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Patient.ID != want || b.Patient.SourceID.Reveal() != id {
+			t.Errorf("got patient id %q for %q", b.Patient.ID, id)
+		}
+		kept := b.Records[0].ID == med.RecordID("Condition.cond-"+id)
+		if kept != (want != "") {
+			t.Errorf("got record id %q for %q", b.Records[0].ID, id)
+		}
+	}
+}
+
 func TestLabelOfTheBundle(t *testing.T) {
 	t.Parallel()
 	ann, flu := post(annURL, annPatient), post("", condition("c1", annURL, activeFlu))

@@ -13,7 +13,8 @@ import (
 
 // Bundle is one patient with their records, mapped and checked to be theirs.
 type Bundle struct {
-	// Patient has no ID and no Practice: the chart knows them by SourceID.
+	// Patient has no Practice. The ID is the source's if it is legal and tells
+	// nothing of the person, else empty; SourceID is the source's in any case.
 	Patient med.Patient
 	// Records have no Patient. Their ids are unique.
 	Records []med.Record
@@ -61,6 +62,8 @@ type Gatherer struct {
 	out      Bundle
 	patient  entry // place and names of the patient, once seen
 	hasOne   bool
+	telling  []string // what an id must not contain
+	ids      []string // beside out.Records: the source's ids
 	owners   []owner
 	current  []bool // beside out.Records: a condition the patient has
 	listed   []bool // beside out.Records: a condition the source lists or does not categorise
@@ -154,6 +157,10 @@ func (g *Gatherer) takePatient(e entry, m *mapper) error {
 	if err != nil {
 		return err
 	}
+	g.telling = telling(e.res)
+	if !tells(e.id, g.telling) {
+		p.ID = med.PatientID(e.id)
+	}
 	g.out.Patient, g.patient, g.hasOne = p, e, true
 	g.patient.res = val{} // the tree is used again for the next entry
 	return nil
@@ -170,6 +177,7 @@ func (g *Gatherer) takeRecord(e entry, m *mapper) error {
 	g.coverage.add(e)
 	condition := e.typ == "Condition"
 	g.out.Records = append(g.out.Records, r)
+	g.ids = append(g.ids, e.id)
 	g.current = append(g.current, condition && current(e.res))
 	g.listed = append(g.listed, condition && onProblemList(e.res))
 	return nil
@@ -284,6 +292,11 @@ func (g *Gatherer) Bundle() (*Bundle, error) {
 		}
 	}
 	encounterDiagnoses(g.out.Records, g.current, g.listed)
+	for i := range g.out.Records {
+		if r := &g.out.Records[i]; tells(g.ids[i], g.telling) {
+			r.ID = digestID(r.Type + "\x00" + g.ids[i])
+		}
+	}
 	g.distinctIDs()
 	// The label of a bundle is the highest of its resources'. If none of them
 	// carries it, all must be taken to.

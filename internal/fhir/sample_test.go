@@ -180,7 +180,7 @@ func comparePatient(t *testing.T, name string, raw []byte, res object, p med.Pat
 	if p.Insurance.Payer == "" {
 		t.Errorf("%s: no payer", name)
 	}
-	if p.Sensitivity.Reveal() != "normal" || p.ID != "" || p.Practice != "" {
+	if p.Sensitivity.Reveal() != "normal" || string(p.ID) != res["id"] || p.Practice != "" {
 		t.Errorf("%s: sensitivity, id or practice", name)
 	}
 }

@@ -208,3 +208,10 @@ func rulingOf(r *pb.Ruling) *med.Ruling {
 	}
 	return out
 }
+
+// Healthy reports whether the sidecar answers a question now. The question has
+// no token, so the answer is a refusal: an answer all the same.
+func (g *Gate) Healthy(ctx context.Context) error {
+	_, err := g.put(ctx, &pb.Question{Ask: &pb.Question_Who{Who: &pb.Who{}}})
+	return err
+}

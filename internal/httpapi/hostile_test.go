@@ -294,7 +294,13 @@ func TestAClientThatHangsUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer clinician")
-	go func() { <-asked; hangUp() }()
+	go func() {
+		select {
+		case <-asked:
+		case <-done: // refused before the chart was asked; the assertions say so
+		}
+		hangUp()
+	}()
 	if res, err := http.DefaultClient.Do(req); err == nil {
 		_ = res.Body.Close()
 		t.Fatal("an answer came")

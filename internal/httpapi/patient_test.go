@@ -4,6 +4,7 @@ package httpapi
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,9 +95,9 @@ func TestNoAnswerWithoutItsAuditEntry(t *testing.T) {
 func TestReadAudit(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	limits := make(chan int, 1)
+	var asked atomic.Int64 // the limit the chart was asked for
 	h.chart.log = func(_ context.Context, _ med.Caller, _ med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error) {
-		limits <- limit
+		asked.Store(int64(limit))
 		zone := time.FixedZone("east", 3600)
 		return []med.AccessEvent{
 			{
@@ -122,14 +123,14 @@ func TestReadAudit(t *testing.T) {
 	if got.header.Get("Audit-Event-Id") != eventID || got.header.Get("ETag") != "" {
 		t.Errorf("headers: %v", got.header)
 	}
-	if n := <-limits; n != 50 {
+	if n := asked.Load(); n != 50 {
 		t.Errorf("without a limit: got %d, want 50", n)
 	}
-	for query, limit := range map[string]int{"?limit=1": 1, "?limit=200": 200} {
+	for query, limit := range map[string]int64{"?limit=1": 1, "?limit=200": 200} {
 		if got := ask(t, "GET", url+query); got.status != 200 {
 			t.Errorf("%s: got %d", query, got.status)
 		}
-		if n := <-limits; n != limit {
+		if n := asked.Load(); n != limit {
 			t.Errorf("%s: got %d", query, n)
 		}
 	}

@@ -22,7 +22,7 @@ type Authenticator interface {
 
 // Chart is the door to patient data, as far as this room uses it.
 type Chart interface {
-	ReadPatient(ctx context.Context, c med.Caller, id med.PatientID) (*med.PatientView, error)
+	ReadPatient(ctx context.Context, c med.Caller, id med.PatientID, want ...med.Field) (*med.PatientView, error)
 	ReadAccessLog(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error)
 }
 

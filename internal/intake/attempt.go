@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/medirecord/medirecord/internal/chart"
 	"github.com/medirecord/medirecord/internal/med"
 )
 
@@ -20,7 +21,7 @@ const (
 // importing hands a bundle to the chart, again when the chart is not available
 // for the moment. A bundle in flight is finished when the context ends, as half
 // of the work is done; only the grace limits it.
-func (r *run) importing(ctx context.Context, b Bundle) (Imported, error) {
+func (r *run) importing(ctx context.Context, b chart.Bundle) (chart.Imported, error) {
 	call, done := graceful(ctx, r.Grace)
 	defer done()
 	for try := 1; ; try++ {
@@ -29,7 +30,7 @@ func (r *run) importing(ctx context.Context, b Bundle) (Imported, error) {
 			return out, err
 		}
 		if r.Wait(ctx, pause(try, err)) != nil {
-			return Imported{}, err // stopped while waiting: what failed is reported
+			return chart.Imported{}, err // stopped while waiting: what failed is reported
 		}
 	}
 }
@@ -52,7 +53,7 @@ func graceful(ctx context.Context, grace time.Duration) (context.Context, func()
 // transient says whether the same bundle may well be taken a moment later.
 func transient(err error) bool {
 	var e *med.Error
-	return errors.As(err, &e) && (e.Kind.Retryable || e.Code == "sidecar_unavailable")
+	return errors.As(err, &e) && (e.Kind.Retryable || e.Code == "sidecar_unavailable" || e.Code == "imported_meanwhile")
 }
 
 // pause doubles with each attempt, with a random part so that workers do not

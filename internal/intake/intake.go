@@ -12,30 +12,16 @@ import (
 	"sync"
 	"time"
 
+	"github.com/medirecord/medirecord/internal/chart"
 	"github.com/medirecord/medirecord/internal/fhir"
 	"github.com/medirecord/medirecord/internal/med"
 )
 
-// Chart takes in what was read. Import writes one patient's chart in one
-// transaction, all or nothing, and skips a bundle that was imported before.
+// Chart takes in what was read, as chart.Service does: one patient's chart in
+// one transaction, all or nothing, and a bundle that was imported before not
+// again.
 type Chart interface {
-	Import(ctx context.Context, c med.Caller, practice med.PracticeID, in Bundle) (Imported, error)
-}
-
-// Bundle is one patient's chart to be imported. Hash tells a bundle that was
-// imported before: SHA-256 of its JSON, however packed.
-type Bundle struct {
-	Patient med.Patient
-	Records []med.Record
-	Hash    [32]byte
-}
-
-// Imported is what became of a bundle.
-type Imported struct {
-	Patient                     med.PatientID
-	Event                       med.EventID
-	Created, Updated, Unchanged int  // records
-	Skipped                     bool // imported before, nothing was written
+	Import(ctx context.Context, c med.Caller, practice med.PracticeID, in chart.Bundle) (chart.Imported, error)
 }
 
 // Options say what to import, as whom and where to. Paths, Practice, Caller and
@@ -110,7 +96,8 @@ type run struct {
 	mu       sync.Mutex // guards what follows
 	sum      Summary
 	progress progress
-	down     int // bundles in a row that the chart was not available for
+	down     int   // bundles in a row that the chart was not available for
+	given    error // why the run was given up
 }
 
 // job is one chart to be read and imported.
@@ -137,9 +124,12 @@ func (r *run) all(ctx context.Context, f files) error {
 	err := r.feed(ctx, f, jobs)
 	close(jobs)
 	workers.Wait()
-	if ctx.Err() != nil {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(err, errStopped):
 		r.sum.Interrupted = true
-		return fmt.Errorf("importing: %w", context.Cause(ctx))
+		return fmt.Errorf("importing: %w", cause)
+	case err == nil && r.given != nil: // given up with the last bundles
+		return fmt.Errorf("importing: %w", r.given)
 	}
 	return err
 }
@@ -177,7 +167,7 @@ func (r *run) one(ctx context.Context, j job) {
 		r.refused(ctx, j, err)
 		return
 	}
-	done, err := r.importing(ctx, Bundle{Patient: b.Patient, Records: b.Records, Hash: hash})
+	done, err := r.importing(ctx, chart.Bundle{Patient: b.Patient, Records: b.Records, Hash: hash})
 	if err != nil {
 		r.failed(ctx, j, err)
 		return
@@ -213,11 +203,19 @@ func (r *run) failed(ctx context.Context, j job, err error) {
 	switch {
 	case transient(err):
 		if r.down++; r.down >= giveUpAfter {
-			r.stop(err)
+			r.giveUp(err)
 		}
 	case med.KindOf(err) == med.Unauthorized || med.KindOf(err) == med.MFARequired:
-		r.stop(err)
+		r.giveUp(err)
 	default:
 		r.down = 0
+	}
+}
+
+// giveUp ends the run; the caller holds the lock.
+func (r *run) giveUp(err error) {
+	if r.given == nil {
+		r.given = err
+		r.stop(err)
 	}
 }

@@ -165,17 +165,22 @@ func (r *run) feedParts(ctx context.Context, s set, sp *spool, size int64, jobs 
 	for _, p := range sp.parts {
 		total += p.bytes
 	}
+	if total == 0 { // nobody's resources only
+		r.mu.Lock()
+		r.progress.add(size, r.sum)
+		r.mu.Unlock()
+	}
 	for i := range sp.parts {
 		items, err := sp.items(i)
 		if err != nil {
 			return err
 		}
-		for _, chart := range charts(items) {
+		for _, lines := range charts(items) {
 			share := int64(0)
-			for _, l := range chart {
+			for _, l := range lines {
 				share += int64(len(l.raw))
 			}
-			j := r.chartJob(s, chart)
+			j := r.chartJob(s, lines)
 			j.bytes = int64(float64(size) * float64(share) / float64(total))
 			if err := send(ctx, jobs, j); err != nil {
 				return err
@@ -203,26 +208,26 @@ func charts(items [][]byte) [][]line {
 }
 
 // chartJob names a chart by its first line: a patient's id is not for reports.
-func (r *run) chartJob(s set, chart []line) job {
-	first := chart[0]
+func (r *run) chartJob(s set, lines []line) job {
+	first := lines[0]
 	name := fmt.Sprintf("%s: chart of line %d", s.files[first.file].path, first.number)
 	return job{name: name, read: func() (*fhir.Bundle, [32]byte, error) {
 		g := fhir.NewGatherer(r.Limits)
-		for _, l := range chart {
+		for _, l := range lines {
 			if err := g.AddLine(string(l.raw), l.number); err != nil {
 				return nil, [32]byte{}, &lineError{file: s.files[l.file].path, line: l.number, err: err}
 			}
 		}
 		b, err := g.Bundle()
-		return b, hashOf(chart), err
+		return b, hashOf(lines), err
 	}}
 }
 
 // hashOf is the hash of a chart's lines in any order, as an export may write
 // the same lines in another one.
-func hashOf(chart []line) [32]byte {
-	sums := make([][]byte, len(chart))
-	for i, l := range chart {
+func hashOf(lines []line) [32]byte {
+	sums := make([][]byte, len(lines))
+	for i, l := range lines {
 		sum := sha256.Sum256(l.raw)
 		sums[i] = sum[:]
 	}

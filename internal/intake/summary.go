@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/medirecord/medirecord/internal/chart"
 	"github.com/medirecord/medirecord/internal/fhir"
 	"github.com/medirecord/medirecord/internal/med"
 )
@@ -59,7 +60,7 @@ func newSummary(f files) Summary {
 	return Summary{Kinds: map[med.Kind]int{}, Shared: map[string]int{}, Ignored: f.ignored, Bytes: f.bytes}
 }
 
-func (s *Summary) add(b *fhir.Bundle, done Imported) {
+func (s *Summary) add(b *fhir.Bundle, done chart.Imported) {
 	if done.Skipped {
 		s.Unchanged++
 	} else {

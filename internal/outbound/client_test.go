@@ -141,11 +141,13 @@ func TestGet(t *testing.T) {
 
 	t.Run("a server that hangs in the body is left after the time limit", func(t *testing.T) {
 		t.Parallel()
-		s, pool := secure(t, func(w http.ResponseWriter, r *http.Request) {
+		over := make(chan struct{})
+		s, pool := secure(t, func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "begin")
 			_ = http.NewResponseController(w).Flush()
-			<-r.Context().Done()
+			<-over // not the request's end: a handler that returns then ends the body well
 		})
+		t.Cleanup(func() { close(over) }) // before the server's own, which waits for the handler
 		_, err := client(t, Config{Allow: loopback, RootCAs: pool, Timeout: 50 * time.Millisecond}).Get(t.Context(), s.URL)
 		var timeout net.Error
 		if !errors.As(err, &timeout) || !timeout.Timeout() {

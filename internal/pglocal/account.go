@@ -52,5 +52,5 @@ func (a account) credential() *syscall.Credential {
 	if !a.dropped {
 		return nil
 	}
-	return &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)} //nolint:gosec // ids of the system, not negative
+	return &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}
 }

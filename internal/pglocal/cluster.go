@@ -97,7 +97,7 @@ func startHeld(ctx context.Context, cfg Config, f folder, hold *os.File) (*Clust
 		return nil, err
 	}
 	// The server's processes inherit the lock; ours is given back when they have it.
-	defer servers.Close() //nolint:errcheck // nothing was written to it
+	defer servers.Close() // nothing was written to it
 	if err := f.own(f.socketDir()); err != nil {
 		return nil, fmt.Errorf("the folder of the socket: %w", err)
 	}
@@ -162,7 +162,7 @@ func launch(ctx context.Context, f folder, pg programs, args []string, servers *
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close() //nolint:errcheck // the server has its own
+	defer log.Close() // the server has its own
 	child, err := children.Start(ctx, children.Spec{
 		Name: "postgres", Path: pg.path("postgres"), Args: args, Env: childEnv(), Dir: "/",
 		Credential: f.who.credential(), Stdout: log, Stderr: log, Raw: true,

@@ -20,11 +20,13 @@ func TestRowsSurvive(t *testing.T) {
 	t.Parallel()
 	ends := map[string]func(t *testing.T, c *Cluster){
 		"a stop": func(t *testing.T, c *Cluster) {
+			t.Helper()
 			if err := c.Stop(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"kill -9 of the server": func(t *testing.T, c *Cluster) {
+			t.Helper()
 			if err := c.Kill(); err != nil {
 				t.Fatal(err)
 			}
@@ -33,6 +35,7 @@ func TestRowsSurvive(t *testing.T) {
 			}
 		},
 		"kill -9 of every process of the server": func(t *testing.T, c *Cluster) {
+			t.Helper()
 			for _, pid := range processesOf(t, c) {
 				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 					t.Fatal(err)
@@ -87,11 +90,13 @@ func TestKill9OfTheSupervisor(t *testing.T) {
 	cases := map[string]func(t *testing.T, c *process, pid int){
 		"the server shuts down, and the next start finds the rows": func(*testing.T, *process, int) {},
 		"the server was killed before": func(t *testing.T, _ *process, pid int) {
+			t.Helper()
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"the server was paused before": func(t *testing.T, _ *process, pid int) {
+			t.Helper()
 			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}

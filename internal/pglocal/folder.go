@@ -84,7 +84,7 @@ func makeReachable(dir string) error {
 				}
 			}
 		}
-		if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) { //nolint:gosec // see below
 			return makeReachable(dir) // somebody was faster: look at what they made
 		} else if err != nil {
 			return err
@@ -285,7 +285,7 @@ func lock(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking: %w", err)
 	}
-	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a descriptor fits an int
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if err == nil {
 		return file, nil
 	}
@@ -298,8 +298,8 @@ func lock(path string) (*os.File, error) {
 // unlock gives the lock back for all who share it. Closing alone would not do
 // at once: a fork on its way to another program has a copy for a moment.
 func unlock(file *os.File) {
-	_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN) //nolint:gosec // a descriptor fits an int
-	_ = file.Close()                                   // nothing was written to it
+	_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
+	_ = file.Close() // nothing was written to it
 }
 
 // lockWhenFree takes the lock as soon as it is free, until the context is over.

@@ -123,7 +123,7 @@ func readable(t *testing.T) string {
 // closed.
 func room(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pglocal-test-")
+	dir, err := os.MkdirTemp("", "pglocal-test-") //nolint:usetesting // the test's own is closed to PostgreSQL's user
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ var versionLine = regexp.MustCompile(`\(PostgreSQL\) ((\d+)[.0-9a-z]*)`)
 func probe(ctx context.Context, dir string) (programs, error) {
 	p := programs{dir: dir}
 	for _, name := range []string{"initdb", "postgres"} {
-		cmd := exec.CommandContext(ctx, p.path(name), "--version")
+		cmd := exec.CommandContext(ctx, p.path(name), "--version") //nolint:gosec // the operator says where PostgreSQL is
 		cmd.Env = childEnv()
 		out, err := cmd.Output()
 		if err != nil {
@@ -128,7 +128,7 @@ func (p programs) initdb(ctx context.Context, data, password string, who account
 	if err != nil {
 		return err
 	}
-	defer os.Remove(pwfile) //nolint:errcheck // it was there a moment ago, and its folder is ours alone
+	defer os.Remove(pwfile) //nolint:errcheck //nolint:errcheck // it was there a moment ago, and its folder is ours alone
 	args := append(p.initdbOptions(), "--pgdata="+data, "--pwfile="+pwfile)
 	if scratch {
 		args = append(args, scratchOptions...)

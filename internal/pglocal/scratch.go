@@ -118,7 +118,7 @@ func reserve(ctx context.Context, base folder, pg programs) (folder, archive, *o
 	if err != nil {
 		return folder{}, archive{}, nil, err
 	}
-	defer gate.Close() //nolint:errcheck // nothing was written to it; an initdb that outlives us keeps the lock
+	defer gate.Close() // nothing was written to it; an initdb that outlives us keeps the lock
 	base.sweep()
 	a, err := packed(ctx, base, pg, gate)
 	if err != nil {
@@ -216,7 +216,7 @@ func (a archive) unpackInto(ctx context.Context, f folder) error {
 	if err != nil {
 		return err
 	}
-	defer tar.Close() //nolint:errcheck // only read
+	defer tar.Close() // only read
 	if err := f.tar(ctx, tar, nil, "-C", f.making(), "-xf", "-"); err != nil {
 		return err
 	}

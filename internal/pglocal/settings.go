@@ -19,7 +19,7 @@ const (
 // defaults are the settings that a caller may change, for a test that wants to
 // see a server refused for instance.
 func defaults() map[string]string {
-	return map[string]string{
+	return map[string]string{ //nolint:gosec // no credentials: password_encryption is a method
 		// Durable: an acknowledged audit entry survives the machine.
 		"fsync":              "on",
 		"full_page_writes":   "on",

@@ -132,9 +132,7 @@ func TestEveryPermissionHasACaseForAndAgainst(t *testing.T) {
 	}
 }
 
-// Every line of the policy file is used by a case, and not only by cases with
-// one outcome: what is read in all of them is read in those that allow and in
-// those that deny.
+// Every rule of the policy file, and every expression in it, is used by a case.
 func TestTheCasesCoverTheFile(t *testing.T) {
 	t.Parallel()
 	src := defaultSource(t)

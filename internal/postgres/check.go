@@ -4,9 +4,13 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"strings"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -119,4 +123,52 @@ func CheckSchema(ctx context.Context, pool *pgxpool.Pool, steps []Step) error {
 		return fmt.Errorf("the database lacks %d migrations: run `medirecord migrate`", len(steps)-n)
 	}
 	return nil // yesterday's binary runs on today's schema
+}
+
+// ClockSkew returns by how much the clocks here and in the database differ,
+// within half a round trip.
+func (db *DB) ClockSkew(ctx context.Context, now func() time.Time) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, db.deadline)
+	defer cancel()
+	before := now()
+	var there time.Time
+	if err := db.pool.QueryRow(ctx, `select clock_timestamp()`).Scan(&there); err != nil {
+		return 0, Unavailable(err)
+	}
+	after := now()
+	switch {
+	case there.Before(before):
+		return before.Sub(there), nil
+	case there.After(after):
+		return there.Sub(after), nil
+	}
+	return 0, nil
+}
+
+// CheckTransport reports when the URL would send patient data in the clear:
+// anything but a unix socket, verified TLS, or loopback in dev. The error
+// names the setting and not the URL, which holds a password.
+func CheckTransport(setting, url string, dev bool) error {
+	c, err := pgx.ParseConfig(url)
+	if err != nil {
+		return fmt.Errorf("%s cannot be read as a database URL; it must look like postgres://user:password@host/database", setting)
+	}
+	type way struct {
+		host string
+		tls  *tls.Config
+	}
+	ways := []way{{c.Host, c.TLSConfig}}
+	for _, f := range c.Fallbacks {
+		ways = append(ways, way{f.Host, f.TLSConfig})
+	}
+	for _, w := range ways {
+		ip := net.ParseIP(w.host)
+		loopback := w.host == "localhost" || ip != nil && ip.IsLoopback()
+		switch {
+		case strings.HasPrefix(w.host, "/"), dev && loopback:
+		case w.tls == nil || w.tls.InsecureSkipVerify && w.tls.VerifyPeerCertificate == nil:
+			return fmt.Errorf("%s would reach the database without verified TLS: use a unix socket, or add sslmode=verify-full and sslrootcert", setting)
+		}
+	}
+	return nil
 }

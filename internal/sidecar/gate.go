@@ -257,6 +257,12 @@ func (s *Service) serve(ctx context.Context, id uint64, service string, q *pb.Se
 		}
 		c.Practice, c.Patient = practice, "*"
 	}
+	if q.GetAction() == "practice.add" {
+		if err := s.state.added(q.GetPracticeId()); err != nil {
+			s.cfg.Log.ErrorContext(ctx, "practice not kept", slog.Any("error", err))
+			return refuse(id, "denied", "state_not_kept")
+		}
+	}
 	return s.mint(ctx, id, &pb.Ruling{Revision: s.cfg.Policy().Revision()}, c, true)
 }
 

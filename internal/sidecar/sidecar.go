@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/policy"
 	"github.com/medirecord/medirecord/internal/token"
 	coresdkv1 "github.com/medirecord/medirecord/proto/coresdk/v1"
@@ -90,6 +91,15 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	return &Service{cfg: cfg, state: st}, nil
+}
+
+// OnlyPractice returns the practice while no other was added, and none then: it
+// is what a token without a practice may be taken to mean.
+func (s *Service) OnlyPractice(practice med.PracticeID) med.PracticeID {
+	if practice == "" || !s.state.only(string(practice)) {
+		return ""
+	}
+	return practice
 }
 
 // Close closes the state file.

@@ -29,6 +29,7 @@ type state struct {
 	gone   map[string]int64 // revoked token to Unix time of its expiry
 	grants map[grantKey]*grant
 	byWho  map[[2]string][]*grant // by issuer and subject, for the rate
+	homes  map[string]bool        // practices that were added through us
 }
 
 type grantKey struct{ Issuer, Subject, Session, Patient string }
@@ -47,10 +48,12 @@ type line struct {
 	Revoked string `json:"revoked,omitempty"`
 	Expires int64  `json:"expires,omitempty"`
 	Grant   *grant `json:"grant,omitempty"`
+	// Practice was added: a token without one can no longer mean the only one.
+	Practice string `json:"practice,omitempty"`
 }
 
 func openState(path string, now func() time.Time) (*state, error) {
-	s := &state{now: now, gone: map[string]int64{}, grants: map[grantKey]*grant{}, byWho: map[[2]string][]*grant{}}
+	s := &state{now: now, gone: map[string]int64{}, grants: map[grantKey]*grant{}, byWho: map[[2]string][]*grant{}, homes: map[string]bool{}}
 	if path == "" {
 		return nil, errors.New("the sidecar needs a state file for its revocations; set MEDIRECORD_SIDECAR_STATE")
 	}
@@ -92,6 +95,9 @@ func (s *state) apply(l line) {
 	if l.Revoked != "" && l.Expires > now {
 		s.gone[l.Revoked] = max(l.Expires, s.gone[l.Revoked])
 	}
+	if l.Practice != "" {
+		s.homes[l.Practice] = true
+	}
 	if g := l.Grant; g != nil && g.OpenedAt > now-3600-int64(longestGrant.Seconds()) {
 		s.grants[g.grantKey] = g
 		who := [2]string{g.Issuer, g.Subject}
@@ -112,6 +118,9 @@ func (s *state) rewrite(path string) error {
 	var lines []line
 	for k, exp := range s.gone {
 		lines = append(lines, line{Revoked: k, Expires: exp})
+	}
+	for p := range s.homes {
+		lines = append(lines, line{Practice: p})
 	}
 	for _, gs := range s.byWho {
 		for _, g := range gs {
@@ -177,4 +186,25 @@ func (s *state) revoked(c *token.Claims) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.gone[name(c)] > 0
+}
+
+// added notes a practice, before anything can be in it.
+func (s *state) added(practice string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.homes[practice] {
+		return nil
+	}
+	if err := s.write(line{Practice: practice}); err != nil {
+		return err
+	}
+	s.homes[practice] = true
+	return nil
+}
+
+// only reports whether no practice but this one was ever added.
+func (s *state) only(practice string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.homes) == 0 || len(s.homes) == 1 && s.homes[practice]
 }

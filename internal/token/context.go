@@ -203,7 +203,7 @@ func Verify(keys []ContextKey, signed string, now time.Time) (Context, error) {
 		return Context{}, refuse(ReasonMalformed)
 	}
 	// Only what Mint would have written: no second meaning, no member unread.
-	if again, ok := c.appendTo(nil); !ok || bytes.Equal(again, nil) {
+	if again, ok := c.appendTo(nil); !ok || !bytes.Equal(again, payload) {
 		return Context{}, refuse(ReasonMalformed)
 	}
 	if now.UnixMilli() >= c.Expires {

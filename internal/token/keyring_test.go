@@ -275,12 +275,20 @@ func TestBackoffGrows(t *testing.T) {
 func TestIssuerThatHangs(t *testing.T) {
 	t.Parallel()
 	k := keysOnce()
-	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	// hanging serves nothing until the test is over. Waiting for the request's
+	// end instead would answer a caller who just left.
+	hanging := func(t *testing.T) string {
+		t.Helper()
+		over := make(chan struct{})
+		address, _ := serving(t, func(http.ResponseWriter, *http.Request) { <-over })
+		t.Cleanup(func() { close(over) }) // before the server's own, which waits for the handler
+		return address
+	}
 	cut := func(v *Verifier) { v.issuers[0].ring.deadline = 50 * time.Millisecond }
 
 	t.Run("is given up after the deadline", func(t *testing.T) {
 		t.Parallel()
-		v := verifier(t, func(cfg *Config) { cfg.Issuers[0].JWKS, _ = serving(t, hang) })
+		v := verifier(t, func(cfg *Config) { cfg.Issuers[0].JWKS = hanging(t) })
 		cut(v)
 		_, err := v.Verify(t.Context(), forever(t, k.ec, "ec"))
 		if !Unavailable(err) || !errors.Is(err, context.DeadlineExceeded) {
@@ -310,7 +318,7 @@ func TestIssuerThatHangs(t *testing.T) {
 
 	t.Run("does not hold a caller who gives up", func(t *testing.T) {
 		t.Parallel()
-		v := verifier(t, func(cfg *Config) { cfg.Issuers[0].JWKS, _ = serving(t, hang) })
+		v := verifier(t, func(cfg *Config) { cfg.Issuers[0].JWKS = hanging(t) })
 		cut(v)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -322,21 +330,23 @@ func TestIssuerThatHangs(t *testing.T) {
 	t.Run("costs one caller the wait, and the others nothing", func(t *testing.T) {
 		t.Parallel()
 		c := newClock()
-		var hanging atomic.Bool
+		var down atomic.Bool
+		over := make(chan struct{})
 		set := keySet(t, jwk(t, k.ec.Public(), "ec", ""))
 		v := verifier(t, func(cfg *Config) {
 			cfg.Now = c.now
-			cfg.Issuers[0].JWKS, _ = serving(t, func(w http.ResponseWriter, r *http.Request) {
-				if hanging.Load() {
-					hang(w, r)
+			cfg.Issuers[0].JWKS, _ = serving(t, func(w http.ResponseWriter, _ *http.Request) {
+				if down.Load() {
+					<-over
 					return
 				}
 				_, _ = w.Write(set)
 			})
+			t.Cleanup(func() { close(over) })
 		})
 		cut(v)
 		mustVerify(t, v, forever(t, k.ec, "ec"))
-		hanging.Store(true)
+		down.Store(true)
 		c.advance(30 * time.Minute)
 		mustVerify(t, v, forever(t, k.ec, "ec")) // waits for the deadline once
 		c.advance(time.Minute)

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package jobs does what happens later, unattended, under a service context
+// that the sidecar signs for one action and one practice. It opens no patient
+// data.
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medirecord/medirecord/internal/chart"
+	"github.com/medirecord/medirecord/internal/gate"
+	"github.com/medirecord/medirecord/internal/keystore"
+	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/postgres"
+)
+
+// partitionsAhead is how many months of the trail are made ahead.
+const partitionsAhead = 6
+
+// orphanAge is how old a key without a patient must be to be swept: longer
+// than any import takes between the two.
+const orphanAge = time.Hour
+
+// Config is what the worker stands on.
+type Config struct {
+	Gate  *gate.Gate
+	DB    *postgres.DB // as medirecord_worker
+	Keys  *keystore.Store
+	Log   *slog.Logger
+	Every time.Duration
+}
+
+// Maintenance is the regular work of the worker. Two workers may run: each
+// step takes its lock, or changes nothing the second time.
+type Maintenance struct{ cfg Config }
+
+// New returns the regular work.
+func New(cfg Config) *Maintenance { return &Maintenance{cfg} }
+
+// Run does the work now and then every so often, until the context ends. What
+// fails is logged and tried again the next time.
+func (m *Maintenance) Run(ctx context.Context) error {
+	tick := time.NewTicker(m.cfg.Every)
+	defer tick.Stop()
+	for {
+		m.Once(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// Once does the work now.
+func (m *Maintenance) Once(ctx context.Context) {
+	if err := m.partitions(ctx); err != nil && ctx.Err() == nil {
+		m.cfg.Log.ErrorContext(ctx, "partitions of the trail not made", slog.Any("error", err))
+	}
+	if err := m.sweep(ctx); err != nil && ctx.Err() == nil {
+		m.cfg.Log.ErrorContext(ctx, "orphan keys not swept", slog.Any("error", err))
+	}
+}
+
+func (m *Maintenance) partitions(ctx context.Context) error {
+	made, err := m.cfg.DB.Q.MakePartitions(ctx, m.cfg.DB.Pool(), partitionsAhead)
+	if err == nil && made > 0 {
+		m.cfg.Log.InfoContext(ctx, "partitions of the trail made", slog.Int("made", int(made)))
+	}
+	return postgres.Unavailable(err)
+}
+
+// sweep settles keys whose patient came and deletes those whose did not.
+func (m *Maintenance) sweep(ctx context.Context) error {
+	me := chart.Worker()
+	list, err := m.cfg.Gate.Serve(ctx, &me, "practice.list", "")
+	if err != nil {
+		return err
+	}
+	var practices []med.PracticeID
+	err = m.cfg.DB.InTx(ctx, list.Context, func(tx pgx.Tx) error {
+		rows, err := m.cfg.DB.Q.Practices(ctx, tx)
+		for _, r := range rows {
+			practices = append(practices, med.PracticeID(r.ID))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range practices {
+		if err := m.sweepPractice(ctx, &me, p); err != nil {
+			return fmt.Errorf("practice %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+func (m *Maintenance) sweepPractice(ctx context.Context, me *med.Caller, practice med.PracticeID) error {
+	ruling, err := m.cfg.Gate.Serve(ctx, me, "sweep", practice)
+	if err != nil {
+		return err
+	}
+	settled, deleted, err := m.cfg.Keys.Sweep(ctx, ruling.Context, practice, orphanAge, func(id med.PatientID) (there bool, err error) {
+		err = m.cfg.DB.InTx(ctx, ruling.Context, func(tx pgx.Tx) (err error) {
+			there, err = m.cfg.DB.Q.PatientExists(ctx, tx, string(id))
+			return err
+		})
+		return there, err
+	})
+	if settled+deleted > 0 {
+		m.cfg.Log.InfoContext(ctx, "orphan keys swept", slog.String("practice", string(practice)), slog.Int("settled", settled), slog.Int("deleted", deleted))
+	}
+	return err
+}
