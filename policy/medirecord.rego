@@ -379,10 +379,9 @@ acting contains "break_glass" if {
 
 condition(role) := conditions[permits[input.resource.type][input.action][role]]
 
-# The verdict on one role: the first line that applies, read from the top.
-verdict(role) := "role" if {
-	not condition(role)
-} else := "roles_conflict" if {
+# The verdict on one role and the terms of its condition: the first line that
+# applies, read from the top.
+verdict(role, terms) := "roles_conflict" if {
 	officer_and_more
 	not own_record
 } else := "role" if {
@@ -390,22 +389,22 @@ verdict(role) := "role" if {
 	not works_here
 } else := "mfa_required" if {
 	input.subject.mfa == "none"
-	condition(role).mfa != "none"
+	terms.mfa != "none"
 } else := "mfa_required" if {
 	input.subject.mfa == "none"
 	own_record
 	is_staff
 } else := "mfa_not_fresh" if {
 	input.subject.mfa != "fresh"
-	condition(role).mfa == "fresh"
+	terms.mfa == "fresh"
 } else := "grant_required" if {
-	condition(role).grant
+	terms.grant
 	not input.subject.grant
 } else := "not_self" if {
 	not own_record
-	condition(role).relation == {"self"}
+	terms.relation == {"self"}
 } else := "other_practice" if {
-	not input.resource.relation in condition(role).relation
+	not input.resource.relation in terms.relation
 } else := "deleted" if {
 	# Only an admin sees a deleted patient, to restore it.
 	input.resource.state == "deleted"
@@ -465,7 +464,8 @@ reaches_psychotherapy(role) if {
 
 reaches_psychotherapy(role) if role == "service:import"
 
-verdicts[role] := verdict(role) if some role in acting
+# A role that has no condition in section 1 has no verdict.
+verdicts[role] := verdict(role, condition(role)) if some role in acting
 
 # The roles the answer stands on.
 standing contains role if {
@@ -482,7 +482,8 @@ default allow := false
 
 allow if count(standing) > 0
 
-# The reason: of several, the one that helps most.
+# The reason: "role" if no role may do this at all; of several, the one that
+# helps most.
 default reason_code := "role"
 
 reason_code := "break_glass" if {
@@ -492,6 +493,9 @@ reason_code := "break_glass" if {
 	own_record
 } else := "permitted" if {
 	allow
+} else := only if {
+	count(given) == 1
+	some only in given
 } else := [reason | some reason in reasons; reason in given][0]
 
 given := {reason | some reason in verdicts}
@@ -570,4 +574,12 @@ decision := {
 	"fields": fields,
 	"write": write,
 	"obligations": {"notify": notify, "max_rows": max_rows},
+} if {
+	allow
+} else := {
+	"allow": false,
+	"reason_code": reason_code,
+	"fields": {},
+	"write": {},
+	"obligations": {"notify": [], "max_rows": 0},
 }

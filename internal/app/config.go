@@ -110,7 +110,7 @@ type Config struct {
 const ConfigFile = "medirecord.yaml"
 
 // Names of our variables that are not part of Config.
-var otherNames = []string{"MEDIRECORD_CONFIG", "MEDIRECORD_PG_BIN", "MEDIRECORD_TEST_DATABASE_URL", "MEDIRECORD_PROFILE"}
+var otherNames = []string{"MEDIRECORD_READY_FILE", "MEDIRECORD_CONFIG", "MEDIRECORD_PG_BIN", "MEDIRECORD_TEST_DATABASE_URL", "MEDIRECORD_PROFILE"}
 
 // LoadConfig reads the environment and the file. It reports unknown names and
 // values that do not read, by name and never by value.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -65,29 +66,30 @@ var sampleCounts = map[string]int{
 
 func TestSampleBundles(t *testing.T) {
 	t.Parallel()
-	counts := map[string]int{}
-	diagnosed, warnings := 0, map[string]int{}
-	for _, file := range samples(t) {
-		raw := unpack(t, file)
-		packed, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+	files := samples(t)
+	var mu sync.Mutex
+	counts, warnings, diagnosed := map[string]int{}, map[string]int{}, 0
+	// The group ends when its parallel tests have.
+	t.Run("files", func(t *testing.T) {
+		for _, file := range files {
+			t.Run(filepath.Base(file), func(t *testing.T) {
+				t.Parallel()
+				b := readSample(t, file)
+				compareBundle(t, unpack(t, file), b)
+				mu.Lock()
+				defer mu.Unlock()
+				for typ, n := range b.Counts {
+					counts[typ] += n
+				}
+				for _, w := range b.Warnings {
+					warnings[w.Type+"."+w.Element+": "+w.Reason]++
+				}
+				if b.Patient.Diagnosis != "" {
+					diagnosed++
+				}
+			})
 		}
-		b, err := fhir.ReadBundle(fhir.Gunzip(bytes.NewReader(packed), 0), fhir.Limits{})
-		if err != nil {
-			t.Fatalf("%s: %v", filepath.Base(file), err)
-		}
-		for typ, n := range b.Counts {
-			counts[typ] += n
-		}
-		for _, w := range b.Warnings {
-			warnings[w.Type+"."+w.Element+": "+w.Reason]++
-		}
-		if b.Patient.Diagnosis != "" {
-			diagnosed++
-		}
-		compareBundle(t, filepath.Base(file), raw, b)
-	}
+	})
 	if diff := cmp.Diff(sampleCounts, counts); diff != "" {
 		t.Errorf("counts per type (-want +got):\n%s", diff)
 	}
@@ -101,10 +103,23 @@ func TestSampleBundles(t *testing.T) {
 	}
 }
 
+func readSample(t *testing.T, file string) *fhir.Bundle {
+	t.Helper()
+	packed, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := fhir.ReadBundle(fhir.Gunzip(bytes.NewReader(packed), 0), fhir.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 type object = map[string]any
 
 // compareBundle reads the bundle a second time, in the plainest way.
-func compareBundle(t *testing.T, name string, raw []byte, b *fhir.Bundle) {
+func compareBundle(t *testing.T, raw []byte, b *fhir.Bundle) {
 	t.Helper()
 	var bundle struct {
 		Entry []struct{ Resource json.RawMessage }
@@ -121,25 +136,25 @@ func compareBundle(t *testing.T, name string, raw []byte, b *fhir.Bundle) {
 			t.Fatal(err)
 		}
 		if res["resourceType"] == "Patient" {
-			comparePatient(t, name, e.Resource, res, b.Patient)
+			comparePatient(t, e.Resource, res, b.Patient)
 			continue
 		}
 		r := b.Records[i]
 		i++
 		if r.Source.Reveal() != string(e.Resource) {
-			t.Errorf("%s: entry %d is not kept byte for byte", name, n)
+			t.Errorf("entry %d is not kept byte for byte", n)
 		}
 		if string(r.ID) != res["id"] || r.Type != res["resourceType"] {
-			t.Errorf("%s: entry %d has another id or type", name, n)
+			t.Errorf("entry %d has another id or type", n)
 		}
-		compareRecord(t, name, n, res, r)
+		compareRecord(t, n, res, r)
 	}
 	if i != len(b.Records) {
-		t.Errorf("%s: %d records, want %d", name, len(b.Records), i)
+		t.Errorf("%d records, want %d", len(b.Records), i)
 	}
 }
 
-func comparePatient(t *testing.T, name string, raw []byte, res object, p med.Patient) {
+func comparePatient(t *testing.T, raw []byte, res object, p med.Patient) {
 	t.Helper()
 	want := map[string]string{"id": res["id"].(string), "dob": res["birthDate"].(string), "sex": res["gender"].(string)}
 	for _, x := range res["identifier"].([]any) {
@@ -175,22 +190,22 @@ func comparePatient(t *testing.T, name string, raw []byte, res object, p med.Pat
 		"city": p.Address.City.Reveal(), "died": p.DeceasedAt.Reveal(), "source": p.Source.Reveal(),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s: patient (-want +got):\n%s", name, diff)
+		t.Errorf("patient (-want +got):\n%s", diff)
 	}
 	if p.Insurance.Payer == "" {
-		t.Errorf("%s: no payer", name)
+		t.Error("no payer")
 	}
 	if p.Sensitivity.Reveal() != "normal" || string(p.ID) != res["id"] || p.Practice != "" {
-		t.Errorf("%s: sensitivity, id or practice", name)
+		t.Error("sensitivity, id or practice")
 	}
 }
 
 // compareRecord asks of every sample record what its type must have.
-func compareRecord(t *testing.T, name string, n int, res object, r med.Record) {
+func compareRecord(t *testing.T, n int, res object, r med.Record) {
 	t.Helper()
 	if r.Kind == med.KindOther {
 		if fhir.KindOf(r.Type) != med.KindOther {
-			t.Errorf("%s: entry %d has kind other", name, n)
+			t.Errorf("entry %d has kind other", n)
 		}
 		return
 	}
@@ -201,12 +216,12 @@ func compareRecord(t *testing.T, name string, n int, res object, r med.Record) {
 		}
 		for i, x := range c["coding"].([]any) {
 			if got := r.Codes[i]; got.Code.Reveal() != x.(object)["code"] || got.System.Reveal() != x.(object)["system"] {
-				t.Errorf("%s: entry %d, coding %d differs", name, n, i)
+				t.Errorf("entry %d, coding %d differs", n, i)
 			}
 		}
 	}
 	if len(r.Codes) == 0 || r.Start == "" || r.Status == "" {
-		t.Errorf("%s: entry %d lacks codes, start or status", name, n)
+		t.Errorf("entry %d lacks codes, start or status", n)
 	}
 	if q, ok := res["valueQuantity"].(object); ok {
 		unit, ok := q["unit"].(string)
@@ -214,11 +229,11 @@ func compareRecord(t *testing.T, name string, n int, res object, r med.Record) {
 			unit, _ = q["code"].(string)
 		}
 		if want := strings.TrimSpace(q["value"].(json.Number).String() + " " + unit); r.Value.Quantity.Reveal() != want {
-			t.Errorf("%s: entry %d, quantity", name, n)
+			t.Errorf("entry %d, quantity", n)
 		}
 	}
 	if r.Type == "DocumentReference" && r.Note == "" {
-		t.Errorf("%s: entry %d, no note", name, n)
+		t.Errorf("entry %d, no note", n)
 	}
 }
 

@@ -4,10 +4,13 @@ package httpapi
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/gin-gonic/gin"
 	"github.com/medirecord/medirecord/internal/med"
 )
 
@@ -106,6 +109,29 @@ func TestBodies(t *testing.T) {
 	}
 	if strings.Contains(h.log.String(), mark) {
 		t.Error("repeated in the log")
+	}
+}
+
+// The limit holds whatever the client says of the length, and whoever reads.
+func TestTheLimitOfBodies(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, func(c *Config) { c.MaxBody = 100 })
+	handle(h.Server, &h.router, operation{id: "note", method: http.MethodPost, path: "/notes/{id}", errors: readErrors},
+		func(context.Context, med.Caller, *noteInput) (*noteAnswer, error) {
+			return &noteAnswer{Event: eventID}, nil
+		})
+	var read error
+	h.router.engine.POST("/raw", func(c *gin.Context) { _, read = io.ReadAll(c.Request.Body) })
+	url := h.start(t)
+	unsized := func() io.Reader {
+		return struct{ io.Reader }{strings.NewReader(`{"text":"` + strings.Repeat(" ", 200) + `"}`)}
+	}
+	if got := askAs(t, "clinician", "POST", url+"/notes/n1", unsized()); got.status != 413 {
+		t.Errorf("got %d %s", got.status, got.body)
+	}
+	askAs(t, "clinician", "POST", url+"/raw", unsized())
+	if large := (*http.MaxBytesError)(nil); !errors.As(read, &large) || large.Limit != 100 {
+		t.Errorf("read on: %v", read)
 	}
 }
 

@@ -176,17 +176,17 @@ func TestNothingIsRepeated(t *testing.T) {
 		"served":  func(*house) {},
 		"refused": func(h *house) { h.auth.err = med.Unauthorized.New("") },
 		"denied": func(h *house) {
-			h.chart.read = func(context.Context, med.Caller, med.PatientID) (*med.PatientView, error) {
+			h.chart.read = func(context.Context, med.Caller, med.PatientID, ...med.Field) (*med.PatientView, error) {
 				return nil, med.Forbidden.New("Patients may only access their own records.")
 			}
 		},
 		"broken": func(h *house) {
-			h.chart.read = func(_ context.Context, c med.Caller, id med.PatientID) (*med.PatientView, error) {
+			h.chart.read = func(_ context.Context, c med.Caller, id med.PatientID, _ ...med.Field) (*med.PatientView, error) {
 				return nil, fmt.Errorf("no row for %s (%s)", id, c.Origin.UserAgent)
 			}
 		},
 		"panic": func(h *house) {
-			h.chart.read = func(_ context.Context, c med.Caller, id med.PatientID) (*med.PatientView, error) {
+			h.chart.read = func(_ context.Context, c med.Caller, id med.PatientID, _ ...med.Field) (*med.PatientView, error) {
 				panic(fmt.Sprint(id, c.Emergency.Reveal(), mark))
 			}
 		},
@@ -226,7 +226,9 @@ func TestAPanicDisclosesNothing(t *testing.T) {
 	type secret struct{ SSN string }
 	for name, arrange := range map[string]func(*house){
 		"in the chart": func(h *house) {
-			h.chart.read = func(context.Context, med.Caller, med.PatientID) (*med.PatientView, error) { panic(secret{"123-45-6789"}) }
+			h.chart.read = func(context.Context, med.Caller, med.PatientID, ...med.Field) (*med.PatientView, error) {
+				panic(secret{"123-45-6789"})
+			}
 		},
 		"in the authenticator": func(h *house) { h.auth.boom = secret{"123-45-6789"} },
 	} {
@@ -278,7 +280,7 @@ func TestAClientThatHangsUp(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	asked, done := make(chan struct{}), make(chan struct{})
-	h.chart.read = func(ctx context.Context, _ med.Caller, _ med.PatientID) (*med.PatientView, error) {
+	h.chart.read = func(ctx context.Context, _ med.Caller, _ med.PatientID, _ ...med.Field) (*med.PatientView, error) {
 		close(asked)
 		<-ctx.Done() // the room tells the chart; what the chart still has to write is its own affair
 		return nil, fmt.Errorf("reading: %w", ctx.Err())
@@ -314,7 +316,7 @@ func TestAClientThatHangsUp(t *testing.T) {
 func TestADeadlineEndsTheRequest(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, func(c *Config) { c.Timeout = time.Millisecond })
-	h.chart.read = func(ctx context.Context, _ med.Caller, _ med.PatientID) (*med.PatientView, error) {
+	h.chart.read = func(ctx context.Context, _ med.Caller, _ med.PatientID, _ ...med.Field) (*med.PatientView, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}

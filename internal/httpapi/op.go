@@ -37,7 +37,7 @@ var errNoEntry = errors.New("an answer came without an audit entry")
 // handle adds a route that needs a caller. What its handler gives back leaves
 // only with the audit entry that allows it.
 func handle[I, O any, P audited[O]](s *Server, r *router, op operation, h func(context.Context, med.Caller, *I) (P, error)) {
-	huma.Register(r.api, op.huma(), func(ctx context.Context, in *I) (*O, error) {
+	huma.Register(r.api, op.huma(s.cfg.MaxBody), func(ctx context.Context, in *I) (*O, error) {
 		x := exchangeFrom(ctx)
 		if !x.known {
 			return nil, s.problem(ctx, x, med.Unauthorized.New(""))
@@ -110,14 +110,14 @@ func contract() *huma.OpenAPI {
 
 // huma returns the operation in the library's words. The headers that every
 // guarded route takes are read by admit, and only described here.
-func (op operation) huma() huma.Operation {
+func (op operation) huma(maxBody int64) huma.Operation {
 	if op.method == "" {
 		op.method = http.MethodGet
 	}
 	return huma.Operation{
 		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, Description: op.doc, Tags: []string{op.tag},
 		Security: []map[string][]string{{"bearer": {}}},
-		Errors:   op.statuses(),
+		Errors:   op.statuses(), MaxBodyBytes: maxBody,
 		Parameters: []*huma.Param{
 			{Name: headerReason, In: "header", Description: "Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.", Schema: &huma.Schema{Type: huma.TypeString}, Example: "Patient in ER, consent unreachable"},
 			{Name: headerPurpose, In: "header", Description: "Purpose of use, for the audit entry.", Schema: &huma.Schema{Type: huma.TypeString, Enum: anys(purposes)}},

@@ -41,12 +41,16 @@ type patientBody struct {
 	PracticeID string `json:"practice_id" example:"practice-1"`
 }
 
+// faceFields are all that this face shows. What is not asked for is neither
+// opened nor said to have been disclosed. 45 CFR 164.502(b)
+var faceFields = []med.Field{med.FieldName, med.FieldSSN, med.FieldDOB, med.FieldDiagnosis}
+
 func (s *Server) readPatient(ctx context.Context, c med.Caller, in *patientInput) (*patientAnswer, error) {
 	id, err := parsePatient(in.ID)
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.cfg.Chart.ReadPatient(ctx, c, id)
+	v, err := s.cfg.Chart.ReadPatient(ctx, c, id, faceFields...)
 	if err != nil {
 		return nil, err
 	}

@@ -46,9 +46,13 @@ func TestReadPatient(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
-			h.chart.read = func(_ context.Context, _ med.Caller, id med.PatientID) (*med.PatientView, error) {
+			h.chart.read = func(_ context.Context, _ med.Caller, id med.PatientID, want ...med.Field) (*med.PatientView, error) {
 				if id != "p-001" {
 					t.Errorf("the chart was asked for %q", id)
+				}
+				// No field is asked for that is not shown: it would be opened, and audited as seen.
+				if d := cmp.Diff(want, []med.Field{med.FieldName, med.FieldSSN, med.FieldDOB, med.FieldDiagnosis}); d != "" {
+					t.Error("fields asked for (-got +want)\n" + d)
 				}
 				v := alice()
 				test.view(v)
@@ -73,7 +77,7 @@ func TestReadPatient(t *testing.T) {
 func TestNoAnswerWithoutItsAuditEntry(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	h.chart.read = func(context.Context, med.Caller, med.PatientID) (*med.PatientView, error) {
+	h.chart.read = func(context.Context, med.Caller, med.PatientID, ...med.Field) (*med.PatientView, error) {
 		v := alice()
 		v.Event = ""
 		return v, nil

@@ -77,7 +77,9 @@ func TestTheGuidesProblemsWordForWord(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			byChart, byAuth := newHouse(t), newHouse(t)
-			byChart.chart.read = func(context.Context, med.Caller, med.PatientID) (*med.PatientView, error) { return nil, test.err }
+			byChart.chart.read = func(context.Context, med.Caller, med.PatientID, ...med.Field) (*med.PatientView, error) {
+				return nil, test.err
+			}
 			byAuth.auth.err = test.err
 			for _, h := range []*house{byChart, byAuth} {
 				got := ask(t, "GET", h.start(t)+"/patients/p-001")
@@ -102,7 +104,7 @@ func TestEveryKindIsAProblem(t *testing.T) {
 		t.Run(k.Slug, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
-			h.chart.read = func(context.Context, med.Caller, med.PatientID) (*med.PatientView, error) {
+			h.chart.read = func(context.Context, med.Caller, med.PatientID, ...med.Field) (*med.PatientView, error) {
 				e := k.New("")
 				e.RetryAfter = 1500 * time.Millisecond
 				return nil, fmt.Errorf("reading p-001: %w", med.WithEvent(e, eventID))
@@ -127,14 +129,14 @@ func TestFailuresAreLoggedWithWhatMayBeKnown(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	url := h.start(t) + "/patients/p-001"
-	h.chart.read = func(context.Context, med.Caller, med.PatientID) (*med.PatientView, error) {
+	h.chart.read = func(context.Context, med.Caller, med.PatientID, ...med.Field) (*med.PatientView, error) {
 		return nil, med.DatabaseUnavailable.Because(errors.New("reading patient p-001: connection refused"))
 	}
 	ask(t, "GET", url)
 	if !strings.Contains(h.log.String(), "reading patient p-001: connection refused") {
 		t.Error("the cause of a known kind is not logged: " + h.log.String())
 	}
-	h.chart.read = func(context.Context, med.Caller, med.PatientID) (*med.PatientView, error) {
+	h.chart.read = func(context.Context, med.Caller, med.PatientID, ...med.Field) (*med.PatientView, error) {
 		return nil, med.WithEvent(fmt.Errorf("wrapped: %w", errors.New("Alice Smith")), eventID)
 	}
 	ask(t, "GET", url)

@@ -51,15 +51,15 @@ func (d *doorkeeper) Authenticate(_ context.Context, header []string, from med.O
 // ward is the Chart of these tests: it gives back what it is told and remembers
 // who asked.
 type ward struct {
-	read  func(ctx context.Context, c med.Caller, id med.PatientID) (*med.PatientView, error)
+	read  func(ctx context.Context, c med.Caller, id med.PatientID, _ ...med.Field) (*med.PatientView, error)
 	log   func(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error)
 	mu    sync.Mutex
 	asked []med.Caller
 }
 
-func (w *ward) ReadPatient(ctx context.Context, c med.Caller, id med.PatientID) (*med.PatientView, error) {
+func (w *ward) ReadPatient(ctx context.Context, c med.Caller, id med.PatientID, want ...med.Field) (*med.PatientView, error) {
 	w.remember(c)
-	return w.read(ctx, c, id)
+	return w.read(ctx, c, id, want...)
 }
 
 func (w *ward) ReadAccessLog(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error) {
@@ -137,7 +137,9 @@ func newHouse(t testing.TB, change ...func(*Config)) *house {
 			"clinician": {Issuer: "iss", Subject: "dr-1", Roles: []med.Role{med.RoleClinician}, Practice: "practice-1"},
 		}},
 		chart: &ward{
-			read: func(context.Context, med.Caller, med.PatientID) (*med.PatientView, error) { return alice(), nil },
+			read: func(context.Context, med.Caller, med.PatientID, ...med.Field) (*med.PatientView, error) {
+				return alice(), nil
+			},
 			log: func(context.Context, med.Caller, med.PatientID, int) ([]med.AccessEvent, med.EventID, error) {
 				return nil, eventID, nil
 			},

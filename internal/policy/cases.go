@@ -170,7 +170,7 @@ func (e *Engine) RunCases(ctx context.Context, cases []Case) []Failure {
 	var failures []Failure
 	for i := range cases {
 		c := &cases[i]
-		d, err := e.Decide(ctx, c.Input)
+		d, err := e.decide(ctx, c.Input.normal())
 		diff := c.Expect.diff(&d)
 		if err != nil {
 			diff = []string{err.Error()}

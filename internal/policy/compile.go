@@ -21,9 +21,10 @@ const (
 	packageName = "data.medirecord"
 	// maxFile is more than any policy a person reads.
 	maxFile = 1 << 20
-	// loadLimit bounds the checks of a policy file: one that takes longer is
-	// refused rather than waited for.
-	loadLimit = 15 * time.Second
+	// loadLimit bounds the checks of a policy file, which take a quarter of a
+	// second on an idle machine: one that takes this long is refused rather
+	// than waited for. It is generous so that a starved machine refuses none.
+	loadLimit = time.Minute
 	// evalLimit bounds one evaluation of a file in force; it takes a tenth of
 	// a millisecond.
 	evalLimit = time.Second

@@ -66,6 +66,8 @@ func (e *Engine) Decide(ctx context.Context, in Input) (med.Decision, error) {
 	if ok {
 		return a.decision, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, evalLimit)
+	defer cancel()
 	d, err := e.decide(ctx, f)
 	if err != nil {
 		return med.Decision{Reason: "error"}, fmt.Errorf("deciding %s: %w", f, err)
@@ -85,8 +87,6 @@ func (f facts) shard() uint {
 
 // decide evaluates the question and lets the compiled rules win.
 func (e *Engine) decide(ctx context.Context, f facts) (med.Decision, error) {
-	ctx, cancel := context.WithTimeout(ctx, evalLimit)
-	defer cancel()
 	d, err := e.evaluate(ctx, f)
 	if err != nil {
 		return med.Decision{}, err

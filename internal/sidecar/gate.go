@@ -112,6 +112,14 @@ func (s *Service) may(ctx context.Context, id uint64, q *pb.May) *pb.Answer {
 	}
 	engine := s.cfg.Policy()
 	mfa := c.MFAState(now)
+	if emergency {
+		if d, err := engine.Decide(ctx, policy.Input{
+			Subject: policy.Subject{Roles: c.Caller.Roles, MFA: mfa}, Action: "open_by_header",
+			Resource: policy.Resource{Type: "break_glass", Relation: med.RelationOtherPractice, Sensitivity: med.SensitivityNormal},
+		}); err != nil || !d.Allow {
+			return refuse(id, refusalOf(d.Reason), d.Reason)
+		}
+	}
 	decisions, err := s.decide(ctx, engine, policy.Input{
 		Subject: policy.Subject{Roles: c.Caller.Roles, MFA: mfa, Grant: emergency},
 		Action:  q.GetAction(),
@@ -145,6 +153,14 @@ func (s *Service) may(ctx context.Context, id uint64, q *pb.May) *pb.Answer {
 		}
 	}
 	return s.mint(ctx, id, ruling, claims, false)
+}
+
+// refusalOf is the refusal's code for a reason of the policy.
+func refusalOf(reason string) string {
+	if reason == "mfa_required" || reason == "mfa_not_fresh" {
+		return "mfa_required"
+	}
+	return "denied"
 }
 
 func anyAllowed(ds map[string]*pb.Decision) bool {
@@ -239,6 +255,24 @@ var serviceActions = map[string][]string{
 	"operator": {"practice.add", "practice.list"},
 }
 
+// servicePolicy is the question to the policy for a service's action.
+func servicePolicy(service, action string) policy.Input {
+	in := policy.Input{
+		Subject: policy.Subject{Roles: []med.Role{med.Role("service:" + service)}}, Action: action,
+		Resource: policy.Resource{Type: "practice", Relation: med.RelationSamePractice, Sensitivity: med.SensitivityNormal, State: policy.StateLive},
+	}
+	switch action {
+	case "import":
+		in.Resource.Type = "patient"
+	case "practice.add":
+		in.Action = "practice_add"
+	case "practice.list":
+		// Whoever adds or sweeps practices must know which there are.
+		in.Action = map[string]string{"operator": "practice_add", "worker": "sweep"}[service]
+	}
+	return in
+}
+
 // serve returns the context of unattended work: one action on one practice.
 func (s *Service) serve(ctx context.Context, id uint64, service string, q *pb.Serve) *pb.Answer {
 	if service == "" {
@@ -246,6 +280,9 @@ func (s *Service) serve(ctx context.Context, id uint64, service string, q *pb.Se
 	}
 	if !slices.Contains(serviceActions[service], q.GetAction()) {
 		return refuse(id, "denied", "service_action")
+	}
+	if d, err := s.cfg.Policy().Decide(ctx, servicePolicy(service, q.GetAction())); err != nil || !d.Allow {
+		return refuse(id, "denied", d.Reason)
 	}
 	c := token.Context{
 		Issuer: "medirecord", Subject: "service:" + service, Roles: []string{"service:" + service}, Service: service, Action: q.GetAction(),

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/medirecord/medirecord/internal/app"
+	"github.com/medirecord/medirecord/internal/policy"
+)
+
+type practiceCmd struct {
+	Add  practiceAddCmd  `cmd:"" help:"Make a practice with its keys."`
+	List practiceListCmd `cmd:"" help:"List the practices."`
+}
+
+type practiceAddCmd struct {
+	ID   string `arg:"" help:"The practice's id: letters, digits, dots and hyphens."`
+	Name string `required:"" help:"What people call it."`
+	Data string `type:"path" help:"Folder of a development server, in place of the configuration."`
+}
+
+func (practiceAddCmd) Help() string {
+	return `Examples:
+  medirecord practice add practice-east --name "MedCore East"
+  medirecord practice add practice-east --name "MedCore East" --data /var/lib/medirecord-dev`
+}
+
+func (c *practiceAddCmd) Run(e *env) error {
+	cfg, err := e.config(c.Data, "operator")
+	if err != nil {
+		return err
+	}
+	if err := app.AddPractice(e.ctx, cfg, c.ID, c.Name); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(e.out, "practice %s is there, with its keys\n", c.ID)
+	return err
+}
+
+type practiceListCmd struct {
+	Data string `type:"path" help:"Folder of a development server, in place of the configuration."`
+}
+
+func (c *practiceListCmd) Run(e *env) error {
+	cfg, err := e.config(c.Data, "operator")
+	if err != nil {
+		return err
+	}
+	list, err := app.Practices(e.ctx, cfg)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(e.out, 0, 4, 2, ' ', 0)
+	for _, p := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", p.ID, p.Name, p.CreatedAt.UTC().Format("2006-01-02 15:04:05Z"))
+	}
+	return w.Flush()
+}
+
+type importCmd struct {
+	Practice string   `required:"" help:"The practice that takes the patients in."`
+	Data     string   `type:"path" help:"Folder of a development server, in place of the configuration."`
+	Workers  int      `default:"2" help:"Bundles in flight."`
+	Paths    []string `arg:"" type:"path" help:"Bundles (.json, .json.gz), folders of them, bulk NDJSON folders."`
+}
+
+func (importCmd) Help() string {
+	return `Each bundle is one patient and one transaction, with one audit entry. A bundle
+that cannot be read is reported, without its values, and skipped; the exit code
+then is 1. Running the same import again skips what is in. Ctrl-C stops after
+the bundles in flight, and nothing is lost.
+
+Examples:
+  medirecord import --practice practice-north patient.json.gz
+  medirecord import --practice practice-north --data /var/lib/medirecord-dev bundles/`
+}
+
+func (c *importCmd) Run(e *env) error {
+	if c.Workers < 1 || c.Workers > 64 {
+		return usage{fmt.Errorf("--workers must be 1 to 64")}
+	}
+	cfg, err := e.config(c.Data, "import")
+	if err != nil {
+		return err
+	}
+	all, err := app.Import(e.ctx, cfg, c.Practice, c.Paths, c.Workers, e.out)
+	if err != nil {
+		return err
+	}
+	if !all {
+		return errReported
+	}
+	return nil
+}
+
+type policyCmd struct {
+	Test policyTestCmd `cmd:"" help:"Try a policy file as a sidecar would, and its cases."`
+}
+
+type policyTestCmd struct {
+	Path string `arg:"" optional:"" type:"path" help:"A .rego file or its folder. Default: the built-in policy."`
+}
+
+func (policyTestCmd) Help() string {
+	return `Compiles the file, holds it against the rules that no policy may break, and runs
+the cases beside it. Works offline.
+
+Examples:
+  medirecord policy test
+  medirecord policy test /etc/medirecord/policy`
+}
+
+func (c *policyTestCmd) Run(e *env) error {
+	r, err := policy.Test(e.ctx, c.Path)
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(e.out, r.String())
+	if !r.OK() {
+		return errReported
+	}
+	return nil
+}
+
+type configCmd struct {
+	Check configCheckCmd `cmd:"" help:"Print what will run, secrets redacted."`
+}
+
+type configCheckCmd struct{}
+
+func (configCheckCmd) Help() string {
+	return `Reads the environment first and medirecord.yaml second, refuses names it does not
+know, and prints every setting: its name in the file, in the environment, and
+its value with passwords redacted.`
+}
+
+func (configCheckCmd) Run(e *env) error {
+	cfg, err := e.config("", "")
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(e.out, 0, 4, 2, ' ', 0)
+	for _, s := range cfg.Settings() {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Name, s.Env, s.Value)
+	}
+	return w.Flush()
+}

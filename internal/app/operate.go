@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/medirecord/medirecord/internal/chart"
+	"github.com/medirecord/medirecord/internal/intake"
+	"github.com/medirecord/medirecord/internal/med"
+)
+
+// DevConfig returns the configuration with which this machine's operator
+// reaches the development server on the folder, as one of its services.
+func DevConfig(dir, service string) (*Config, error) {
+	info, err := ReadDevInfo(dir)
+	if err != nil {
+		return nil, err
+	}
+	files := devFiles{dir}
+	return &Config{
+		SidecarAddr: info.Sidecar, FailMode: "closed", Env: "dev", KeyKeeper: "file://" + files.keeper(),
+		DatabaseURL: info.Database.AppURL, TrailDatabaseURL: info.Database.TrailURL, KeystoreDatabaseURL: info.Database.KeystoreURL,
+		ServiceTokenFile: files.service(service),
+	}, nil
+}
+
+// Import imports FHIR bundles and NDJSON folders into a practice, through the
+// door as the service import, and reports to out. It returns whether all that
+// was found is in.
+func Import(ctx context.Context, cfg *Config, practice string, paths []string, workers int, out io.Writer) (bool, error) {
+	id, err := med.ParsePracticeID(practice)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range paths {
+		if _, err := os.Stat(p); err != nil {
+			return false, fmt.Errorf("nothing to import: %w", err)
+		}
+	}
+	door, err := OpenDoor(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return false, err
+	}
+	defer door.Close()
+	sum, err := intake.Run(ctx, intake.Options{
+		Paths: paths, Practice: id, Caller: chart.Importer(operatorName()), Chart: door.Chart, Workers: workers, Progress: os.Stderr, Now: time.Now,
+	})
+	if rerr := sum.Report(out); err == nil {
+		err = rerr
+	}
+	return err == nil && sum.OK(), err
+}
+
+// operatorName is on whose behalf a command runs: the operating system's user,
+// as data for the trail.
+func operatorName() string {
+	if u := os.Getenv("SUDO_USER"); u != "" {
+		return u
+	}
+	return fmt.Sprintf("uid:%d", os.Geteuid())
+}
+
+// AddPractice makes a practice with its keys.
+func AddPractice(ctx context.Context, cfg *Config, id, name string) error {
+	practice, err := med.ParsePracticeID(id)
+	if err != nil {
+		return err
+	}
+	return withOperator(ctx, cfg, func(d *Door) error {
+		return d.Chart.AddPractice(ctx, chart.Operator(operatorName()), practice, name)
+	})
+}
+
+// Practices lists the practices.
+func Practices(ctx context.Context, cfg *Config) (out []chart.Practice, err error) {
+	err = withOperator(ctx, cfg, func(d *Door) (err error) {
+		out, err = d.Chart.Practices(ctx, chart.Operator(operatorName()))
+		return err
+	})
+	return out, err
+}
+
+func withOperator(ctx context.Context, cfg *Config, work func(*Door) error) error {
+	door, err := OpenDoor(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer door.Close()
+	return work(door)
+}
