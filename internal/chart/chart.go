@@ -164,12 +164,13 @@ func errOtherPractice() error {
 	return med.Forbidden.New("Patient record belongs to a different practice.").Coded("other_practice")
 }
 
-// absent says why row security showed no row of the patient: to a patient the
-// same for every id but their own, existing or not, because who is a patient
+// absent says why row security showed no row of the patient. Who could only
+// have seen their own record learns nothing more: a patient, and an officer,
+// get the same answer for every id, existing or not, because who is a patient
 // here is itself PHI (45 CFR 160.103).
 func (s *Service) absent(ctx context.Context, in *entered, id med.PatientID) error {
-	if in.caller.Only(med.RolePatient) {
-		return errNotSelf()
+	if _, err := in.settle(med.RelationSamePractice); err != nil {
+		return err
 	}
 	practice, err := s.practiceOf(ctx, in.ruling.Context, id)
 	switch {

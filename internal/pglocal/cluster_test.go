@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/medirecord/medirecord/internal/children"
 )
 
 func TestRowsSurvive(t *testing.T) {
@@ -158,17 +158,16 @@ func TestAServerStartedByHandIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := folder{dir: dir, who: who}
-	byHand := exec.Command(pg.path("postgres"), "-D", f.data(), "-c", "listen_addresses=", "-c", "unix_socket_directories="+f.socketDir())
-	byHand.Env, byHand.Dir = childEnv(), "/"
-	byHand.SysProcAttr = &syscall.SysProcAttr{Credential: who.credential(), Pdeathsig: syscall.SIGKILL}
-	if err := byHand.Start(); err != nil {
+	byHand, err := children.Start(t.Context(), children.Spec{
+		Name: "by hand", Path: pg.path("postgres"), Env: childEnv(), Dir: "/", Credential: who.credential(),
+		Args: []string{"-D", f.data(), "-c", "listen_addresses=", "-c", "unix_socket_directories=" + f.socketDir()},
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = byHand.Process.Signal(syscall.SIGQUIT); _ = byHand.Wait() })
-	for pid, status := f.postmaster(); pid != byHand.Process.Pid || status != "ready"; pid, status = f.postmaster() {
-		if t.Context().Err() != nil {
-			t.Fatal("the server by hand did not start")
-		}
+	t.Cleanup(func() { _ = byHand.Stop(context.Background(), syscall.SIGQUIT, stopWithin) })
+	if err := f.ready(t.Context(), byHand); err != nil {
+		t.Fatal(err)
 	}
 	_, err = Start(t.Context(), Config{Dir: dir})
 	if err == nil || !strings.Contains(err.Error(), "was not started by medirecord") {

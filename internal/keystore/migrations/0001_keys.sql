@@ -4,10 +4,9 @@
 -- destroyed key is gone. It holds wrapped keys and no clinical data.
 
 create schema keys authorization medirecord_owner;
-grant usage on schema keys to medirecord_keys;
-grant usage on schema ctx to medirecord_owner, medirecord_keys;
 
 set role medirecord_context;
+grant usage on schema ctx to medirecord_owner, medirecord_keys;
 grant execute on function ctx.fact(text), ctx.actor() to medirecord_owner, medirecord_keys;
 
 -- key_scope returns the doors that the context opens in the key store for what
@@ -50,6 +49,7 @@ grant execute on function ctx.key_scope(text) to medirecord_keys;
 reset role;
 
 set role medirecord_owner;
+grant usage on schema keys to medirecord_keys;
 
 -- Epochs of the outer wrap: each is a key of the keeper, destroyed when the
 -- next has taken over.

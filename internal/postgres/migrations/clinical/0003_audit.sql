@@ -6,9 +6,9 @@
 
 create schema audit authorization medirecord_owner;
 create schema audit_part authorization medirecord_owner; -- partitions: nobody has USAGE
-grant usage on schema audit to medirecord_trail, medirecord_app, medirecord_worker;
 
 set role medirecord_owner;
+grant usage on schema audit to medirecord_trail, medirecord_app, medirecord_worker, medirecord_migrator;
 
 create table audit.event (
   event_id         uuid not null,
@@ -84,7 +84,6 @@ end
 $$;
 revoke all on function audit.make_partitions(integer) from public;
 grant execute on function audit.make_partitions(integer) to medirecord_worker, medirecord_migrator;
-grant usage on schema audit to medirecord_migrator;
 
 grant insert (event_id, occurred_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
               action, resource_type, resource_id, outcome, code, break_glass, ctx_nonce, ctx_mac, detail, nonce, version)
