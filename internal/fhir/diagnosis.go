@@ -58,18 +58,3 @@ func conditionName(codes []med.Code) string {
 	}
 	return codes[0].Code.Reveal()
 }
-
-// encounterDiagnoses makes the current conditions of a chart without a problem
-// list active. Many sources (newer Synthea among them) put every condition
-// under encounter-diagnosis; taken strictly, a patient with tuberculosis would
-// have an empty diagnosis line. Where a source keeps a problem list, its word
-// stands, and encounter diagnoses stay out. current and listed run parallel to
-// records: the condition is current, the source lists or does not categorise it.
-func encounterDiagnoses(records []med.Record, current, listed []bool) {
-	if slices.Contains(listed, true) {
-		return
-	}
-	for i := range records {
-		records[i].Active = current[i]
-	}
-}

@@ -65,8 +65,6 @@ type Gatherer struct {
 	telling  []string // what an id must not contain
 	ids      []string // beside out.Records: the source's ids
 	owners   []owner
-	current  []bool // beside out.Records: a condition the patient has
-	listed   []bool // beside out.Records: a condition the source lists or does not categorise
 	labelled bool   // some resource carries a confidentiality label of its own
 	whole    labels // of the bundle itself
 	seen     map[string]bool
@@ -175,11 +173,8 @@ func (g *Gatherer) takeRecord(e entry, m *mapper) error {
 		return err
 	}
 	g.coverage.add(e)
-	condition := e.typ == "Condition"
 	g.out.Records = append(g.out.Records, r)
 	g.ids = append(g.ids, e.id)
-	g.current = append(g.current, condition && current(e.res))
-	g.listed = append(g.listed, condition && onProblemList(e.res))
 	return nil
 }
 
@@ -291,7 +286,6 @@ func (g *Gatherer) Bundle() (*Bundle, error) {
 			return nil, &Refusal{Place: o.place, Index: o.index, Reason: "the resource is about another subject than the bundle's patient"}
 		}
 	}
-	encounterDiagnoses(g.out.Records, g.current, g.listed)
 	for i := range g.out.Records {
 		if r := &g.out.Records[i]; tells(g.ids[i], g.telling) {
 			r.ID = digestID(r.Type + "\x00" + g.ids[i])

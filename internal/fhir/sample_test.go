@@ -93,10 +93,10 @@ func TestSampleBundles(t *testing.T) {
 	if diff := cmp.Diff(sampleCounts, counts); diff != "" {
 		t.Errorf("counts per type (-want +got):\n%s", diff)
 	}
-	// 21 patients have no current condition; 23 have theirs as encounter
-	// diagnoses only.
-	if diagnosed != 99 {
-		t.Errorf("%d patients with a diagnosis, want 99", diagnosed)
+	// 21 patients have no current condition, and 23 have theirs as encounter
+	// diagnoses only, which are not the patient's own list.
+	if diagnosed != 76 {
+		t.Errorf("%d patients with a diagnosis, want 76", diagnosed)
 	}
 	if len(warnings) > 0 {
 		t.Errorf("warnings: %v", warnings)
