@@ -32,6 +32,7 @@ func failed(ctx context.Context, call string, err error) error {
 		return fmt.Errorf("%w: %s: %s", ErrUnauthorized, call, code)
 	case codes.DeadlineExceeded: // the far side may notice before our own clock does
 		return fmt.Errorf("%w: %s: %w", ErrUnavailable, call, context.DeadlineExceeded)
+	default:
 	}
 	if cause := ctx.Err(); cause != nil {
 		return fmt.Errorf("%w: %s: %w", ErrUnavailable, call, cause)

@@ -27,8 +27,13 @@ var (
 	sampleStreets    = []string{"Birch Lane", "Canal Street", "Dove Court", "Elm Avenue", "Foundry Road", "Harbour View", "Mill Close"}
 	samplePayers     = []string{"Evergreen Mutual", "Harbor Health Plan", "Blue Heron Insurance"}
 	sampleConditions = []struct{ code, text string }{
-		{"59621000", "Essential hypertension"}, {"44054006", "Type 2 diabetes mellitus"}, {"195967001", "Asthma"},
-		{"73430006", "Sleep apnea"}, {"40055000", "Chronic sinusitis"}, {"64859006", "Osteoporosis"}, {"37796009", "Migraine"},
+		{"59621000", "Essential hypertension"},
+		{"44054006", "Type 2 diabetes mellitus"},
+		{"195967001", "Asthma"},
+		{"73430006", "Sleep apnea"},
+		{"40055000", "Chronic sinusitis"},
+		{"64859006", "Osteoporosis"},
+		{"37796009", "Migraine"},
 	}
 )
 

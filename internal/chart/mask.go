@@ -29,8 +29,9 @@ func mask(f med.Field, plain string) string {
 			return maskedDay + plain[8:]
 		}
 		return maskedPartial
+	default:
+		return maskedText
 	}
-	return maskedText
 }
 
 func digits(s string) bool {

@@ -235,7 +235,8 @@ func subjectOf(e entry) (id string, ok bool, err error) {
 		}
 		return e.id, true, nil
 	}
-	for _, ref := range subjects(e) {
+	if refs := subjects(e); len(refs) > 0 {
+		ref := refs[0]
 		if err := judgeForm(ref); err != nil {
 			return "", false, err
 		}

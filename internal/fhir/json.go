@@ -464,8 +464,9 @@ func (v val) scalar() string {
 		return v.str()
 	case jsonNumber, jsonTrue, jsonFalse:
 		return v.raw()
+	default:
+		return ""
 	}
-	return ""
 }
 
 // unquote undoes the escapes of a string that escape has checked.

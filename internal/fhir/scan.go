@@ -37,9 +37,6 @@ func (s *scanner) fill() error {
 	return fmt.Errorf("reading: %w", io.ErrNoProgress)
 }
 
-// offset is where in the input the next byte is.
-func (s *scanner) offset() int64 { return s.read - int64(s.end-s.pos) }
-
 // peek returns the next byte that is not space, without taking it.
 func (s *scanner) peek() (byte, error) {
 	for {

@@ -65,7 +65,7 @@ func date(s string) bool { return len(s) <= 10 && dateTime(s) }
 // instant is the moment a FHIR dateTime begins, for putting dates in order. A
 // date without a zone begins in UTC.
 func instant(s string) (time.Time, bool) {
-	layout := ""
+	var layout string
 	switch len(s) {
 	case 4:
 		layout = "2006"

@@ -86,7 +86,7 @@ func TestBodies(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			for _, chunked := range []bool{false, true} {
 				body := struct{ *strings.Reader }{strings.NewReader(test.body)} // hides the length
-				got := reply{}
+				var got reply
 				if chunked {
 					got = askAs(t, "clinician", "POST", url, body, "Content-Type", "application/json")
 				} else {

@@ -114,7 +114,7 @@ func (s *Server) shield(ctx context.Context, x *exchange, a *answerWriter) {
 	s.cfg.Log.LogAttrs(ctx, slog.LevelError, "panic", slog.String("request", x.id), slog.String("route", x.route),
 		slog.String("type", fmt.Sprintf("%T", v)), slog.String("stack", stack()))
 	if a.status != 0 {
-		panic(http.ErrAbortHandler)
+		panic(http.ErrAbortHandler) //nolint:forbidigo // how net/http is told to cut the connection
 	}
 	clearAnswer(a.Header(), x.id)
 	p := problemOf(med.Internal.New(""), x.id)

@@ -25,16 +25,19 @@ func TestReadiness(t *testing.T) {
 		want   string
 	}{
 		"all hold": {
-			[]Check{{Name: "database", OK: true}, {Name: "trail", OK: true}}, 200,
+			[]Check{{Name: "database", OK: true}, {Name: "trail", OK: true}},
+			200,
 			`{"ready":true,"checks":[{"name":"database","ok":true},{"name":"trail","ok":true}]}`,
 		},
 		"one does not": {
-			[]Check{{Name: "database", OK: true}, {Name: "trail", Detail: "append_failed"}}, 503,
+			[]Check{{Name: "database", OK: true}, {Name: "trail", Detail: "append_failed"}},
+			503,
 			`{"ready":false,"checks":[{"name":"database","ok":true},{"name":"trail","ok":false,"detail":"append_failed"}]}`,
 		},
 		"nothing was checked": {nil, 503, `{"ready":false,"checks":[]}`},
 		"an error's text is no detail": {
-			[]Check{{Name: "Database!", Detail: "no row for Alice Smith"}}, 503,
+			[]Check{{Name: "Database!", Detail: "no row for Alice Smith"}},
+			503,
 			`{"ready":false,"checks":[{"name":"unclear","ok":false,"detail":"unclear"}]}`,
 		},
 	}

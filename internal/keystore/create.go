@@ -116,11 +116,11 @@ func (s *Store) Sweep(ctx context.Context, signed string, practice med.PracticeI
 		err = s.inTx(ctx, signed, func(tx pgx.Tx) error {
 			if alive {
 				settled++
-				_, err := s.q.SettlePatientKey(ctx, tx, keydb.SettlePatientKeyParams{PatientID: p.PatientID, Version: p.Version})
+				_, err := s.q.SettlePatientKey(ctx, tx, keydb.SettlePatientKeyParams(p))
 				return err
 			}
 			deleted++
-			_, err := s.q.SweepPatientKey(ctx, tx, keydb.SweepPatientKeyParams{PatientID: p.PatientID, Version: p.Version})
+			_, err := s.q.SweepPatientKey(ctx, tx, keydb.SweepPatientKeyParams(p))
 			return err
 		})
 		if err != nil {

@@ -29,8 +29,9 @@ func (s Show) String() string {
 		return "reveal"
 	case Mask:
 		return "mask"
+	default:
+		return "hide"
 	}
-	return "hide"
 }
 
 // Field names a field of a patient or a record, as the policy file does.

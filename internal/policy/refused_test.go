@@ -60,7 +60,7 @@ func TestAnAnswerWithoutSenseIsRefused(t *testing.T) {
 		"a misspelt field":         {`"deceased_at": "reveal",`, `"deceasd_at": "reveal",`, `"deceasd_at", which does not exist`},
 		"a misspelt word":          {`"dob": "mask"`, `"dob": "masked"`, "fields.dob is not reveal, mask or hide"},
 		"a mask that is none":      {`"ssn": "mask",` + "\n\t\t" + `"insurance": "reveal"`, `"ssn": "mask",` + "\n\t\t" + `"insurance": "mask"`, "fields.insurance cannot be masked"},
-		"a misspelt written field": {`{"address": true, "phone": true, "email": true}`, `{"adress": true}`, `write names "adress"`},
+		"a misspelt written field": {`{"address": true, "phone": true, "email": true}`, `{"telephone": true}`, `write names "telephone"`},
 		"a number for allow":       {`"allow": allow,`, `"allow": count(standing),`, "allow is not true or false"},
 		"a missing part":           {`"write": write,`, ``, "write is not an object"},
 		"an additional part":       {`"write": write,`, `"write": write, "note": "x",`, `unknown part "note"`},

@@ -36,8 +36,12 @@ select rolname, rolsuper, rolbypassrls,
 		bad bool
 		why string
 	}{
-		{super, "is a superuser"}, {bypass, "bypasses row-level security"}, {owner, "owns or may become the owner of the tables"},
-		{temp, "may create temporary objects"}, {create, "may create schemas"}, {public, "may create objects in schema public"},
+		{super, "is a superuser"},
+		{bypass, "bypasses row-level security"},
+		{owner, "owns or may become the owner of the tables"},
+		{temp, "may create temporary objects"},
+		{create, "may create schemas"},
+		{public, "may create objects in schema public"},
 	} {
 		if r.bad {
 			return fmt.Errorf("database role %s %s: MediRecord does not serve with such a role; use the roles that `medirecord migrate` makes", name, r.why)

@@ -83,8 +83,10 @@ func TestMint(t *testing.T) {
 			{c, `{"use":"context","iss":"https://idp.example.com/realms/care","sub":"o\"brien\\ ünï <&> 李","roles":["clinician","break_glass"],` +
 				`"practice":"practice-1","action":"patient.read","patient":"p-1","self":"p-2","grant":"g-1","grant_exp":1795438800000,` +
 				`"admin":true,"max_rows":50,"sid":"session-1","nonce":"AAAAAAAAAAAAAAAAAAAAAA","exp":1795435210000}`},
-			{Context{Action: "import", Service: "import", Practice: "p", Patient: "*", Nonce: "n", Expires: 1},
-				`{"use":"context","iss":"","sub":"","roles":[],"practice":"p","action":"import","patient":"*","svc":"import","nonce":"n","exp":1}`},
+			{
+				Context{Action: "import", Service: "import", Practice: "p", Patient: "*", Nonce: "n", Expires: 1},
+				`{"use":"context","iss":"","sub":"","roles":[],"practice":"p","action":"import","patient":"*","svc":"import","nonce":"n","exp":1}`,
+			},
 		} {
 			got, ok := tt.c.appendTo(nil)
 			if !ok || !json.Valid(got) {

@@ -63,8 +63,12 @@ func (g *GrantClaims) appendTo(b []byte) ([]byte, bool) {
 	all := true
 	b = append(b, `{"use":"`+useGrant+`",`...)
 	for _, f := range [...]struct{ name, value string }{
-		{"id", g.ID}, {"iss", g.Issuer}, {"sub", g.Subject}, {"sid", g.Session},
-		{"patient", string(g.Patient)}, {"reason", g.ReasonCode},
+		{"id", g.ID},
+		{"iss", g.Issuer},
+		{"sub", g.Subject},
+		{"sid", g.Session},
+		{"patient", string(g.Patient)},
+		{"reason", g.ReasonCode},
 	} {
 		var ok bool
 		b, ok = field(b, f.name, f.value)
