@@ -133,12 +133,15 @@ func (g *Gate) put(ctx context.Context, q *pb.Question) (*pb.Answer, error) {
 		}
 		return a, nil
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) { // the caller hung up; the sidecar is not to blame
+			return nil, Unavailable(ctx.Err()).Coded("cancelled")
+		}
 		return nil, Unavailable(ctx.Err())
 	}
 }
 
 // Unavailable is the guide's 401, with the code that says why.
-func Unavailable(cause error) error {
+func Unavailable(cause error) *med.Error {
 	return med.Unauthorized.Because(cause).Coded("sidecar_unavailable")
 }
 
