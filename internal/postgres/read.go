@@ -30,17 +30,17 @@ type PatientRow struct {
 // NotFound when row security shows no row, whatever the reason; Refused when
 // the context is not valid.
 //
-// Concurrent reads share a statement: each is still read under its own
-// context, by medirecord.read_patient, but they share its round trip, its
-// parse and its snapshot, which is where the time of a single read goes.
+// Concurrent reads share a statement, medirecord.read_patients: each row is
+// read by the doors of its own context, but they share the round trip, the
+// snapshot and the executor's start, which is where the time of a single read
+// goes.
 func (db *DB) Patient(ctx context.Context, signed string, id med.PatientID) (*PatientRow, error) {
 	return db.reads.read(ctx, signed, id)
 }
 
 const readPatients = `
-select q.n, p.practice_id, p.version, p.dek_version, p.key_state, p.sealed, p.created_at, p.updated_at, p.deleted, p.self
-  from unnest($1::text[], $2::text[]) with ordinality as q(context, id, n)
- cross join lateral medirecord.read_patient(q.context, q.id) p`
+select n, patient, practice_id, version, dek_version, key_state, sealed, created_at, updated_at, deleted, self
+  from medirecord.read_patients($1::text[])`
 
 // maxShared bounds how many reads share a statement, and so how long the first
 // waits for the last.
@@ -49,6 +49,7 @@ const maxShared = 32
 type question struct {
 	signed string
 	id     med.PatientID
+	valid  bool // the database took the context
 	row    *PatientRow
 	err    error
 	done   chan struct{}
@@ -119,21 +120,13 @@ func (r *reader) run() {
 }
 
 func (r *reader) ask(batch []*question) {
-	err := r.askTogether(batch)
-	if err != nil && len(batch) > 1 && !unreachable(err) {
-		// One context that expired on the way must not refuse the others.
-		for _, q := range batch {
-			q.row = nil
-			q.err = r.askTogether([]*question{q})
-		}
-		err = nil
-	}
+	err := Unavailable(r.query(batch))
 	for _, q := range batch {
 		switch {
 		case err != nil:
-			q.row, q.err = nil, Unavailable(err)
-		case q.err != nil:
-			q.row, q.err = nil, Unavailable(q.err)
+			q.row, q.err = nil, err
+		case !q.valid:
+			q.err = ErrContext
 		case q.row == nil:
 			q.err = med.NotFound.New("")
 		}
@@ -141,28 +134,56 @@ func (r *reader) ask(batch []*question) {
 	}
 }
 
-func (r *reader) askTogether(batch []*question) error {
+// ErrContext says that the database did not take a signed context: it has
+// expired, or nobody we know signed it. It counts as Refused.
+var ErrContext = &ServerError{Code: "42501", Table: "patient"}
+
+func (r *reader) query(batch []*question) error {
 	// The readers outlive every request: a client that hangs up must not
 	// cancel the statement of the others.
 	ctx, cancel := context.WithTimeout(context.Background(), r.db.deadline) //nolint:forbidigo // see above
 	defer cancel()
-	contexts, ids := make([]string, len(batch)), make([]string, len(batch))
+	contexts := make([]string, len(batch))
 	for i, q := range batch {
-		contexts[i], ids[i] = q.signed, string(q.id)
+		contexts[i] = q.signed
 	}
-	rows, err := r.db.pool.Query(ctx, readPatients, contexts, ids)
+	rows, err := r.db.pool.Query(ctx, readPatients, contexts)
 	if err != nil {
 		return err
 	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scanPatient(rows, batch); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// scanPatient gives a row to the question whose context it was read under.
+func scanPatient(rows pgx.Rows, batch []*question) error {
 	var n int64
-	var p PatientRow
-	_, err = pgx.ForEachRow(rows, []any{
-		&n, (*string)(&p.Practice), &p.Version, &p.DEKVersion, &p.KeyState, &p.Sealed, &p.CreatedAt, &p.UpdatedAt, &p.Deleted, &p.Self,
-	}, func() error {
-		row := p
-		row.Sealed = append([]byte(nil), p.Sealed...)
-		batch[n-1].row = &row
+	var patient string
+	var practice, keyState *string
+	var version *int64
+	var dek *int32
+	var created, updated *time.Time
+	var deleted, self *bool
+	var sealed []byte
+	if err := rows.Scan(&n, &patient, &practice, &version, &dek, &keyState, &sealed, &created, &updated, &deleted, &self); err != nil {
+		return err
+	}
+	if n < 1 || int(n) > len(batch) || patient != string(batch[n-1].id) {
+		return errors.New("a context is about another patient than was asked for")
+	}
+	q := batch[n-1]
+	q.valid = true
+	if practice == nil {
 		return nil
-	})
-	return err
+	}
+	q.row = &PatientRow{
+		Practice: med.PracticeID(*practice), Version: *version, DEKVersion: *dek, KeyState: *keyState, Sealed: sealed,
+		CreatedAt: *created, UpdatedAt: *updated, Deleted: *deleted, Self: *self,
+	}
+	return nil
 }

@@ -7,7 +7,8 @@
 --   owner     owns the tables; nobody logs in as it; reached by migrator
 --   context   owns the verifying key and the functions that check a context
 --   locator   owns practice_of, the one fact about another practice's row
---   migrator  logs in to migrate, becomes the three above by SET ROLE
+--   reader    owns read_patients, which reads each row under a context of its own
+--   migrator  logs in to migrate, becomes the four above by SET ROLE
 --   app       the API: reads and writes under row security
 --   trail     writes the trail, reads nothing
 --   keys      the API's way into the key store
@@ -17,7 +18,7 @@ do $$
 declare
   r text;
 begin
-  foreach r in array array['owner', 'context', 'locator'] loop
+  foreach r in array array['owner', 'context', 'locator', 'reader'] loop
     if not exists (select from pg_catalog.pg_roles where rolname = 'medirecord_' || r) then
       execute format('create role %I nologin noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls', 'medirecord_' || r);
     end if;
@@ -40,4 +41,4 @@ begin
 end
 $$;
 
-grant medirecord_owner, medirecord_context, medirecord_locator to medirecord_migrator;
+grant medirecord_owner, medirecord_context, medirecord_locator, medirecord_reader to medirecord_migrator;

@@ -3,12 +3,12 @@
 create schema medirecord authorization medirecord_owner;
 
 set role medirecord_context;
-grant usage on schema ctx to medirecord_owner, medirecord_locator, medirecord_app, medirecord_worker;
+grant usage on schema ctx to medirecord_owner, medirecord_locator, medirecord_reader, medirecord_app, medirecord_worker;
 grant execute on function ctx.fact(text), ctx.actor() to medirecord_owner, medirecord_locator, medirecord_app, medirecord_worker;
 reset role;
 
 set role medirecord_owner;
-grant usage on schema medirecord to medirecord_context, medirecord_locator, medirecord_app, medirecord_worker;
+grant usage on schema medirecord to medirecord_context, medirecord_locator, medirecord_reader, medirecord_app, medirecord_worker;
 
 create table medirecord.practice (
   id         text primary key check (id ~ '^[A-Za-z0-9.-]{1,64}$'),

@@ -140,60 +140,69 @@ reset role;
 
 set role medirecord_context;
 
+-- opened says for each of the contexts that is valid and about reading one
+-- patient: which doors it opens, and whether its person is the patient. A
+-- break-glass grant counts while its row is committed and not ended; a patient
+-- is one by the context or by a link.
+create function ctx.opened(contexts text[]) returns table (n bigint, patient text, doors text[], self boolean)
+language plpgsql stable parallel safe security definer set search_path = pg_catalog rows 16
+as $$
+begin
+  return query
+  with said as materialized (
+    select s.n, c.*, s.payload -> 'roles' ?| array['nurse', 'clinician', 'admin'] as staff
+      from ctx_private.signed(contexts) s,
+           jsonb_to_record(s.payload) as c(iss text, sub text, sid text, action text, svc text, practice text, patient text, self text,
+                                           "grant" uuid, admin boolean)
+     where c.action = 'patient.read' and c.svc is null
+  ), who as materialized (
+    select s.*, coalesce(s.self = s.patient, false) or exists (
+             select from medirecord.patient_link l
+              where l.issuer = s.iss and l.subject = s.sub and l.patient_id = s.patient and l.relation = 'self'
+                and clock_timestamp() between l.valid_from and l.valid_to) as is_self
+      from said s
+  )
+  select w.n, w.patient, array_remove(array[
+           case when w.is_self or w."grant" is not null and exists (
+               select from medirecord.break_glass g
+                where g.id = w."grant" and g.patient_id = w.patient and g.issuer = w.iss and g.subject = w.sub and g.session = w.sid
+                  and g.ended_at is null and g.expires_at > clock_timestamp()
+                  and g.opened_tx is distinct from pg_current_xact_id_if_assigned())
+             then 'live|*|' || w.patient end,
+           case when w.staff then 'live|' || w.practice || '|' || w.patient end,
+           case when w.staff and w.admin then 'gone|' || w.practice || '|' || w.patient end], null),
+         w.is_self
+    from who w;
+end
+$$;
+revoke all on function ctx.opened(text[]) from public;
+grant execute on function ctx.opened(text[]) to medirecord_reader;
+
 -- scope returns the doors that the session's context opens for what is needed:
 -- select, insert or update. It raises 42501 without a valid context, and
 -- returns no door when the context's action does not need that.
---
--- It leaves word in medirecord.self whether the context's person is the
--- patient, for the view that the API chooses; nothing here relies on it.
 create function ctx.scope(need text) returns text[]
 language plpgsql stable parallel safe security definer set search_path = pg_catalog
 as $$
 declare
   p jsonb := ctx_private.verified();
-  action text := p ->> 'action';
   practice text := p ->> 'practice';
-  patient text := p ->> 'patient';
   opens text[] := '{}';
 begin
   if p ? 'svc' then
     -- Unattended work: one action on one practice.
-    if p ->> 'svc' = 'import' and action = 'import' and need in ('select', 'insert', 'update') then
+    if p ->> 'svc' = 'import' and p ->> 'action' = 'import' and need in ('select', 'insert', 'update') then
       return array['live|' || practice || '|*'];
     end if;
-    if p ->> 'svc' = 'worker' and action = 'sweep' and need = 'select' then
+    if p ->> 'svc' = 'worker' and p ->> 'action' = 'sweep' and need = 'select' then
       return array['live|' || practice || '|*', 'gone|' || practice || '|*'];
     end if;
     return opens;
   end if;
-  if need <> 'select' or action not in ('patient.read') then
-    return opens;
+  if need = 'select' then
+    select o.doors into opens from ctx.opened(array[current_setting('medirecord.ctx', true)]) o;
   end if;
-
-  if p ? 'grant' and exists (
-      select from medirecord.break_glass g
-       where g.id = (p ->> 'grant')::uuid
-         and g.patient_id = patient and g.issuer = p ->> 'iss' and g.subject = p ->> 'sub' and g.session = p ->> 'sid'
-         and g.ended_at is null and g.expires_at > clock_timestamp()
-         and g.opened_tx is distinct from pg_current_xact_id_if_assigned()) then
-    opens := opens || ('live|*|' || patient);
-  end if;
-  if practice is not null and p -> 'roles' ?| array['nurse', 'clinician', 'admin'] then
-    opens := opens || ('live|' || practice || '|' || patient);
-    if (p ->> 'admin')::boolean then
-      opens := opens || ('gone|' || practice || '|' || patient);
-    end if;
-  end if;
-  if p ->> 'self' = patient or exists (
-      select from medirecord.patient_link l
-       where l.issuer = p ->> 'iss' and l.subject = p ->> 'sub' and l.patient_id = patient and l.relation = 'self'
-         and clock_timestamp() between l.valid_from and l.valid_to) then
-    opens := opens || ('live|*|' || patient);
-    perform set_config('medirecord.self', patient, true);
-  else
-    perform set_config('medirecord.self', '', true);
-  end if;
-  return opens;
+  return coalesce(opens, '{}');
 end
 $$;
 revoke all on function ctx.scope(text) from public;
@@ -262,25 +271,37 @@ create policy see on medirecord.break_glass for select to medirecord_app
 create policy tell on medirecord.outbox for insert to medirecord_app
   with check (patient_id = (select ctx.fact('patient')));
 
--- read_patient reads one patient under one context, so that one statement can
--- read many, each under its own. It has no rights of its own: row security
--- decides as if the API had asked directly.
-create function medirecord.read_patient(context text, patient text)
-returns table (practice_id text, version bigint, dek_version integer, key_state text, sealed bytea,
+grant select on medirecord.patient to medirecord_reader;
+create policy gated on medirecord.patient for select to medirecord_reader using (true);
+grant execute on function medirecord.doors(text, text, timestamptz) to medirecord_reader;
+grant create on schema medirecord to medirecord_reader;
+reset role;
+
+set role medirecord_reader;
+-- read_patients reads, for each context, the one patient that it is about, if
+-- it opens a door of theirs: what row security would show for it, by the same
+-- doors. So one statement serves many callers, each under their own context. A
+-- context that is not valid is not in the answer; one that opens nothing is
+-- there without a row.
+create function medirecord.read_patients(contexts text[])
+returns table (n bigint, patient text, practice_id text, version bigint, dek_version integer, key_state text, sealed bytea,
                created_at timestamptz, updated_at timestamptz, deleted boolean, self boolean)
-language plpgsql volatile security invoker rows 1
+language plpgsql stable security definer set search_path = pg_catalog rows 16
 as $$
 begin
-  perform pg_catalog.set_config('medirecord.ctx', context, true);
   return query
-    select p.practice_id, p.version, p.dek_version, p.key_state, p.sealed, p.created_at::timestamptz, p.updated_at::timestamptz,
-           p.deleted_at is not null, pg_catalog.current_setting('medirecord.self', true) = p.id
-      from medirecord.patient p
-     where p.id = patient;
+    select o.n, o.patient, p.practice_id, p.version, p.dek_version, p.key_state, p.sealed, p.created_at::timestamptz,
+           p.updated_at::timestamptz, p.deleted_at is not null, o.self
+      from ctx.opened(contexts) o
+      left join medirecord.patient p on p.id = o.patient and o.doors && medirecord.doors(p.practice_id, p.id, p.deleted_at);
 end
 $$;
-revoke all on function medirecord.read_patient(text, text) from public;
-grant execute on function medirecord.read_patient(text, text) to medirecord_app;
+revoke all on function medirecord.read_patients(text[]) from public;
+grant execute on function medirecord.read_patients(text[]) to medirecord_app;
+reset role;
+
+set role medirecord_owner;
+revoke create on schema medirecord from medirecord_reader;
 
 -- For practice_of below: an id and its practice, of live patients.
 grant select (id, practice_id, deleted_at) on medirecord.patient to medirecord_locator;
