@@ -93,7 +93,7 @@ func run(e *env, args []string) int {
 // usage is an error of the call and not of the work.
 type usage struct{ error }
 
-// quiet is a failure that has been reported already.
+// errReported is a failure that has been reported already.
 var errReported = errors.New("reported")
 
 func fail(e *env, err error) int {

@@ -3,7 +3,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/medirecord/medirecord/internal/app"
@@ -133,7 +135,20 @@ type configCheckCmd struct{}
 func (configCheckCmd) Help() string {
 	return `Reads the environment first and medirecord.yaml second, refuses names it does not
 know, and prints every setting: its name in the file, in the environment, and
-its value with passwords redacted.`
+its value with passwords redacted.
+
+Settings, in the environment and in medirecord.yaml:
+` + settingNames()
+}
+
+func settingNames() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
+	for _, s := range new(app.Config).Settings() {
+		_, _ = fmt.Fprintf(w, "  %s\t%s\n", cmp.Or(s.Env, "(file only)"), s.Name)
+	}
+	_ = w.Flush() // into memory
+	return b.String()
 }
 
 func (configCheckCmd) Run(e *env) error {

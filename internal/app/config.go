@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"net/url"
 	"os"
@@ -136,7 +137,23 @@ func LoadConfig(environ []string) (*Config, error) {
 			return nil, fmt.Errorf("environment variable %s is not one of ours; `medirecord config check --help` lists them", k)
 		}
 	}
-	return c, nil
+	return c, c.checkRanges()
+}
+
+// checkRanges refuses values that read but mean nothing, or more than is
+// allowed: a key cache that never forgets, for instance. It names the setting
+// and not the value.
+func (c *Config) checkRanges() error {
+	var level slog.Level
+	switch {
+	case c.GrantMinutes < 0 || c.GrantMinutes > 240:
+		return errors.New("MEDIRECORD_GRANT_MINUTES must be 1 to 240, or 0 for the usual 60")
+	case c.KeyCache < 0:
+		return errors.New("MEDIRECORD_KEY_CACHE must be a duration such as 5m or 30s")
+	case c.LogLevel != "" && level.UnmarshalText([]byte(c.LogLevel)) != nil:
+		return errors.New("CORESDK_LOG_LEVEL must be debug, info, warn or error")
+	}
+	return nil
 }
 
 func (c *Config) readFile(path string) error {
@@ -156,6 +173,9 @@ func (c *Config) readFile(path string) error {
 	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("configuration file %s: %w", path, withoutValues(err))
 	}
+	if !errors.Is(dec.Decode(new(any)), io.EOF) {
+		return fmt.Errorf("configuration file %s: it holds more than one document, and only the first would count", path)
+	}
 	return nil
 }
 
@@ -164,14 +184,35 @@ func (c *Config) readFile(path string) error {
 func withoutValues(err error) error {
 	var te *yaml.TypeError
 	if !errors.As(err, &te) {
-		return errors.New("it is not YAML of the form of `medirecord config check --example`")
+		return errors.New("it is not YAML of lines like `listen: 127.0.0.1:8080`; `medirecord config check --help` lists the names")
 	}
 	var lines []string
 	for _, e := range te.Errors {
-		head, _, _ := strings.Cut(e, "`")
-		lines = append(lines, strings.TrimSpace(head))
+		where, _, _ := strings.Cut(e, ": ")
+		switch head, _, quoted := strings.Cut(e, "`"); {
+		case quoted:
+			lines = append(lines, where+": "+wanted(e[strings.LastIndex(e, " into ")+len(" into "):]))
+		default:
+			head, _, _ = strings.Cut(head, " not found in type ") // a type of ours says nothing to an operator
+			if name, ok := strings.CutPrefix(head, where+": field "); ok {
+				head = where + ": " + name + " is not one of ours; `medirecord config check --help` lists the names"
+			}
+			lines = append(lines, head)
+		}
 	}
 	return errors.New(strings.Join(lines, "; "))
+}
+
+func wanted(goType string) string {
+	switch goType {
+	case "int":
+		return "want a whole number"
+	case "time.Duration":
+		return "want a duration such as 5m or 30s"
+	case "string":
+		return "want a text"
+	}
+	return "want another form"
 }
 
 func (c *Config) readEnv(env map[string]string) (known []string, err error) {
@@ -219,10 +260,7 @@ func (c *Config) Settings() []Setting {
 	v := reflect.ValueOf(c).Elem()
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
-		text := fmt.Sprint(v.Field(i).Interface())
-		if f.Tag.Get("secret") == "url" && text != "" {
-			text = redacted(text)
-		}
+		text := shown(fmt.Sprint(v.Field(i).Interface()), f.Tag.Get("secret") == "url")
 		if f.Name == "Issuers" {
 			text = strconv.Itoa(len(c.Issuers)) + " in the file"
 		}
@@ -231,11 +269,32 @@ func (c *Config) Settings() []Setting {
 	return out
 }
 
-func redacted(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return "[not a URL]"
+// shown is the value without what could be a password: of any URL the one
+// beside the user's name, and those that PostgreSQL takes as parameters. What
+// should be a URL and is none is not shown at all.
+func shown(text string, mustBeURL bool) string {
+	u, err := url.Parse(text)
+	switch {
+	case text == "":
+		return ""
+	case err != nil || mustBeURL && u.Scheme == "":
+		if mustBeURL || strings.Contains(text, "@") {
+			return "[not a URL]"
+		}
+		return text
+	case u.User == nil && u.RawQuery == "":
+		return text
 	}
+	if u.User != nil && u.Host != "" && !mustBeURL { // a token may stand in the place of the name
+		u.User = url.UserPassword("xxxxx", "xxxxx")
+	}
+	q := u.Query()
+	for name := range q {
+		if n := strings.ToLower(name); strings.Contains(n, "pass") || strings.Contains(n, "secret") || strings.Contains(n, "token") || strings.Contains(n, "key") {
+			q.Set(name, "xxxxx")
+		}
+	}
+	u.RawQuery = q.Encode()
 	return u.Redacted()
 }
 

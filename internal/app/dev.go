@@ -68,6 +68,11 @@ func Dev(ctx context.Context, opt DevOptions) (err error) {
 	if err := d.checkAddresses(ctx); err != nil {
 		return err
 	}
+	hold, err := d.files.hold()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = hold.Close() }()
 	if err := d.files.prepare(); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // devFiles are the files of a development server under its folder. Every
@@ -42,9 +43,29 @@ func (d devFiles) service(name string) string {
 // devServices are the services that get a token in development.
 var devServices = []string{"import", "worker", "operator"}
 
-// prepare makes the folder and the secrets that are missing.
+// hold makes the folder and takes its lock: two development servers on one
+// folder would take each other's dev.json away. The lock ends with the process.
+func (d devFiles) hold() (*os.File, error) {
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	lock, err := os.OpenFile(d.path("lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another development server runs on %s: stop it, or choose another --data", d.dir)
+		}
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	return lock, nil
+}
+
+// prepare makes the folders and the secrets that are missing.
 func (d devFiles) prepare() error {
-	for _, p := range []string{d.dir, d.path("sidecar"), d.path("services"), d.path("secrets")} {
+	for _, p := range []string{d.path("sidecar"), d.path("services"), d.path("secrets")} {
 		if err := os.MkdirAll(p, 0o700); err != nil {
 			return fmt.Errorf("data folder: %w", err)
 		}

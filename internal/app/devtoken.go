@@ -45,6 +45,12 @@ func SignDevToken(dir string, t DevToken) (string, error) {
 	if t.Practice == "" && !slices.Equal(t.Roles, []string{string(med.RoleBreakGlass)}) {
 		return "", errors.New("a token needs --practice; only break_glass alone goes without")
 	}
+	if _, err := med.ParsePracticeID(t.Practice); t.Practice != "" && err != nil {
+		return "", errors.New("--practice must be 1 to 64 letters, digits, dots and hyphens")
+	}
+	if _, err := med.ParsePatientID(t.Patient); t.Patient != "" && err != nil {
+		return "", errors.New("--patient must be 1 to 64 letters, digits, dots and hyphens")
+	}
 	if t.TTL <= 0 || t.TTL > 24*time.Hour {
 		return "", errors.New("--ttl must be above 0 and at most 24h")
 	}

@@ -37,7 +37,8 @@ func Sidecar(ctx context.Context, cfg *Config, log *slog.Logger, ready func([]ne
 	if err := cfg.need("the sidecar", "MEDIRECORD_CONTEXT_KEY_FILE", "MEDIRECORD_SIDECAR_STATE"); err != nil {
 		return err
 	}
-	if cfg.DatabaseURL != "" || cfg.TrailDatabaseURL != "" || cfg.KeystoreDatabaseURL != "" {
+	if cmp.Or(cfg.DatabaseURL, cfg.TrailDatabaseURL, cfg.KeystoreDatabaseURL, cfg.WorkerDatabaseURL,
+		cfg.MigrateDatabaseURL, cfg.MigrateKeystoreURL, cfg.BootstrapURL) != "" {
 		return errors.New("the sidecar was given a database URL: who holds the context key must not hold database credentials; take them out of its environment")
 	}
 	keys, err := readContextKeys(cfg.ContextKeyFile)
@@ -117,6 +118,10 @@ func newVerifier(cfg *Config, log *slog.Logger, only func() med.PracticeID) (*to
 	for _, i := range issuers {
 		if !cfg.Dev() && i.Issuer == DevIssuer {
 			return nil, errors.New("the development issuer is configured outside development: its key is anybody's; configure your own identity provider")
+		}
+		// It would be refused at each fetch; better to refuse the start.
+		if !cfg.Dev() && !strings.HasPrefix(i.JWKS, "https://") {
+			return nil, fmt.Errorf("the key set of issuer %s must be an https URL: who can change it on the way can sign tokens", i.Issuer)
 		}
 	}
 	allow, err := prefixes("MEDIRECORD_OUTBOUND_ALLOW", cfg.OutboundAllow)

@@ -46,7 +46,9 @@ func (s *Service) Authenticate(ctx context.Context, header []string, from med.Or
 	}
 	c, err := s.gate.Who(ctx, token)
 	if err != nil {
-		if med.CodeOf(err) != "sidecar_unavailable" {
+		// Only what the sidecar refused was a bad token: not what it could not
+		// be asked about, nor what nobody waited for.
+		if med.CodeOf(err) == "unauthorized" {
 			s.limits.failed(from.IP)
 		}
 		return med.Caller{}, s.refuse(err, from)
@@ -66,8 +68,12 @@ func bearer(header []string) (med.Credential, error) {
 		return "", med.Unauthorized.Because(errors.New("no Authorization header, or several"))
 	}
 	scheme, token, ok := strings.Cut(header[0], " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > maxToken || strings.ContainsAny(token, " \t,") {
+	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > maxToken || strings.ContainsFunc(token, notOfAToken) {
 		return "", med.Unauthorized.Because(errors.New("not a bearer token"))
 	}
 	return med.Credential(token), nil
 }
+
+// notOfAToken reports what no token has in it: blanks, a comma between two
+// headers joined into one, and bytes beyond visible ASCII.
+func notOfAToken(r rune) bool { return r <= ' ' || r > '~' || r == ',' }

@@ -117,6 +117,16 @@ func (in *entered) fail(err error) {
 	e.Detail.Clear, e.Detail.Masked, e.Detail.Hidden = nil, nil, nil
 }
 
+// appendTx writes entries with the change they tell of. What cannot be
+// recorded does not happen: AuditUnavailable, unless all of the database is.
+func appendTx(ctx context.Context, tx pgx.Tx, entries ...*audit.Entry) error {
+	err := trail.AppendTx(ctx, tx, entries...)
+	if err == nil || med.KindOf(err) == med.DatabaseUnavailable {
+		return err
+	}
+	return med.AuditUnavailable.Because(err)
+}
+
 // may asks the gate and notes in the entry what it said.
 func (s *Service) may(ctx context.Context, in *entered, q gate.Ask) error {
 	r, err := s.gate.May(ctx, in.caller, q)

@@ -13,7 +13,6 @@ import (
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/postgres"
 	"github.com/medirecord/medirecord/internal/postgres/pgdb"
-	"github.com/medirecord/medirecord/internal/trail"
 )
 
 // useGrant writes the grant down, with its start entry when it is new, and
@@ -60,7 +59,7 @@ func (s *Service) useGrant(ctx context.Context, in *entered, id med.PatientID, r
 			return err
 		}
 		if opened = n == 1; opened {
-			if err := trail.AppendTx(ctx, tx, start); err != nil {
+			if err := appendTx(ctx, tx, start); err != nil {
 				return err
 			}
 		}
@@ -69,7 +68,7 @@ func (s *Service) useGrant(ctx context.Context, in *entered, id med.PatientID, r
 			EventID: string(in.entry.ID), ReasonCode: g.ReasonCode,
 		})
 	})
-	if postgres.Refused(err) {
+	if med.KindOf(err) != med.AuditUnavailable && postgres.Refused(err) {
 		return med.Forbidden.Because(err).Coded("grant_refused")
 	}
 	if err != nil {

@@ -19,7 +19,6 @@ import (
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/postgres"
 	"github.com/medirecord/medirecord/internal/postgres/pgdb"
-	"github.com/medirecord/medirecord/internal/trail"
 )
 
 // importWithin bounds one bundle's transaction.
@@ -367,7 +366,7 @@ func (s *Service) finish(ctx context.Context, tx pgx.Tx, in *entered, it *intake
 		return err
 	}
 	in.entry.Outcome = audit.Success
-	return trail.AppendTx(ctx, tx, in.entry)
+	return appendTx(ctx, tx, in.entry)
 }
 
 // index writes the patient's blind indexes anew.

@@ -14,7 +14,6 @@ import (
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/postgres"
 	"github.com/medirecord/medirecord/internal/postgres/pgdb"
-	"github.com/medirecord/medirecord/internal/trail"
 )
 
 // Practice is a practice as the operator sees it.
@@ -49,7 +48,7 @@ func (s *Service) AddPractice(ctx context.Context, c med.Caller, id med.Practice
 				return err
 			}
 			in.entry.Outcome = audit.Success
-			return trail.AppendTx(ctx, tx, in.entry)
+			return appendTx(ctx, tx, in.entry)
 		})
 		if postgres.Duplicate(err) {
 			return med.Conflict.New("There is a practice with this id already.")

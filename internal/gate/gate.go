@@ -11,8 +11,10 @@ import (
 	"errors"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/medirecord/medirecord/coresdk"
 	"github.com/medirecord/medirecord/internal/med"
@@ -25,13 +27,15 @@ type Gate struct {
 	client   pb.GateServiceClient
 	deadline time.Duration
 
-	ask   chan *asked
-	stop  context.CancelFunc
-	group sync.WaitGroup
+	ask    chan *asked
+	stop   context.CancelFunc
+	closed <-chan struct{}
+	group  sync.WaitGroup
 }
 
 type asked struct {
 	question *pb.Question
+	size     int             // in bytes, on the wire
 	answer   chan *pb.Answer // buffered; nil: no answer will come
 	gone     <-chan struct{} // the asker does not wait any more
 }
@@ -49,7 +53,7 @@ func Open(ctx context.Context, cfg coresdk.Config) (*Gate, error) {
 		deadline = coresdk.DefaultTimeout
 	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	g := &Gate{conn: conn, client: pb.NewGateServiceClient(conn), deadline: deadline, ask: make(chan *asked, 4096), stop: stop}
+	g := &Gate{conn: conn, client: pb.NewGateServiceClient(conn), deadline: deadline, ask: make(chan *asked, 4096), stop: stop, closed: life.Done()}
 	g.group.Go(func() { g.run(life) })
 	return g, nil
 }
@@ -69,10 +73,14 @@ func (g *Gate) Who(ctx context.Context, token med.Credential) (med.Caller, error
 		return med.Caller{}, err
 	}
 	c := a.GetCaller()
-	if c == nil || c.GetSubject() == "" || c.GetIssuer() == "" || len(c.GetRoles()) == 0 {
+	if c == nil || c.GetSubject() == "" || c.GetIssuer() == "" {
 		return med.Caller{}, refusal(a)
 	}
-	return callerOf(c, token), nil
+	caller := callerOf(c, token)
+	if len(caller.Roles) == 0 { // none, or none that we know
+		return med.Caller{}, refusal(a)
+	}
+	return caller, nil
 }
 
 // Ask is a question about one patient.
@@ -120,8 +128,14 @@ func (g *Gate) rule(ctx context.Context, q *pb.Question) (*med.Ruling, error) {
 func (g *Gate) put(ctx context.Context, q *pb.Question) (*pb.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.deadline)
 	defer cancel()
-	w := &asked{question: q, answer: make(chan *pb.Answer, 1), gone: ctx.Done()}
+	w := &asked{question: q, size: proto.Size(q), answer: make(chan *pb.Answer, 1), gone: ctx.Done()}
+	if w.size > maxQuestion || !sendable(q) {
+		// It would break the stream that it shares with all others.
+		return nil, med.Unauthorized.Because(errors.New("a question that cannot be sent"))
+	}
 	select {
+	case <-g.closed:
+		return nil, Unavailable(errors.New("closed"))
 	case g.ask <- w:
 	default:
 		return nil, Unavailable(errors.New("question queue full"))
@@ -132,12 +146,22 @@ func (g *Gate) put(ctx context.Context, q *pb.Question) (*pb.Answer, error) {
 			return nil, Unavailable(errors.New("stream broken"))
 		}
 		return a, nil
+	case <-g.closed:
+		return nil, Unavailable(errors.New("closed"))
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.Canceled) { // the caller hung up; the sidecar is not to blame
 			return nil, Unavailable(ctx.Err()).Coded("cancelled")
 		}
 		return nil, Unavailable(ctx.Err())
 	}
+}
+
+// sendable reports whether the strings that come from outside can be sent:
+// protobuf refuses a message whose strings are not UTF-8.
+func sendable(q *pb.Question) bool {
+	m, s := q.GetMay(), q.GetServe()
+	return utf8.ValidString(q.GetWho().GetToken()) && utf8.ValidString(m.GetToken()) && utf8.ValidString(m.GetPatientId()) &&
+		utf8.ValidString(m.GetKind()) && utf8.ValidString(s.GetPracticeId()) && utf8.ValidString(s.GetOnBehalfOf())
 }
 
 // Unavailable is the guide's 401, with the code that says why.

@@ -15,6 +15,9 @@ import (
 const (
 	maxUnderWay = 2
 	maxTogether = 64
+	// A message is at most 1 MiB. What would not fit must not break the stream.
+	maxQuestion = 64 << 10
+	maxBytes    = 512 << 10
 )
 
 // run keeps a stream open for as long as the gate is, and opens another when
@@ -79,12 +82,11 @@ func (g *Gate) send(ctx context.Context, s pb.GateService_AskClient, f *flight, 
 	for {
 		batch := &pb.Questions{}
 		// A place under way first, then all that wait: so they gather.
-		select {
-		case f.room <- struct{}{}:
-		case <-ctx.Done():
+		if !f.enter(ctx, g.deadline) {
 			w.answer <- nil
 			return
 		}
+		bytes := 0
 		for w != nil {
 			select {
 			case <-w.gone:
@@ -93,9 +95,10 @@ func (g *Gate) send(ctx context.Context, s pb.GateService_AskClient, f *flight, 
 				w.question.Id = id
 				f.expect(id, w)
 				batch.Questions = append(batch.Questions, w.question)
+				bytes += w.size
 			}
 			w = nil
-			if len(batch.Questions) < maxTogether {
+			if len(batch.Questions) < maxTogether && bytes < maxBytes {
 				select {
 				case w = <-g.ask:
 				default:
@@ -113,6 +116,25 @@ func (g *Gate) send(ctx context.Context, s pb.GateService_AskClient, f *flight, 
 			return
 		}
 	}
+}
+
+// enter waits for a place under way. It reports false when the stream ended,
+// or when no message came back for so long that it is to be given up.
+func (f *flight) enter(ctx context.Context, patience time.Duration) bool {
+	select {
+	case f.room <- struct{}{}:
+		return true
+	default:
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case f.room <- struct{}{}:
+		return true
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return false
 }
 
 func (f *flight) expect(id uint64, w *asked) {

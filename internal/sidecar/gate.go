@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
@@ -24,6 +25,11 @@ import (
 // maxQuestions bounds one message of a stream.
 const maxQuestions = 256
 
+// keyPatience bounds how long one message waits for an issuer's keys: the
+// questions of everybody travel together, and an asker gives up after a second.
+// The fetch goes on without it, for the next who shows such a token.
+const keyPatience = 250 * time.Millisecond
+
 // Ask answers each message of questions with one message of answers.
 func (s *Service) Ask(stream pb.GateService_AskServer) error {
 	ctx := stream.Context()
@@ -36,26 +42,33 @@ func (s *Service) Ask(stream pb.GateService_AskServer) error {
 		if err != nil {
 			return err
 		}
-		out := &pb.Answers{Answers: make([]*pb.Answer, 0, len(in.GetQuestions()))}
-		for i, q := range in.GetQuestions() {
-			if i >= maxQuestions {
-				out.Answers = append(out.Answers, refuse(q.GetId(), "invalid", "too_many_questions"))
-				continue
-			}
-			out.Answers = append(out.Answers, s.answer(ctx, service, q))
-		}
-		if err := stream.Send(out); err != nil {
+		if err := stream.Send(s.answers(ctx, service, in)); err != nil {
 			return err
 		}
 	}
 }
 
-func (s *Service) answer(ctx context.Context, service string, q *pb.Question) *pb.Answer {
+func (s *Service) answers(ctx context.Context, service string, in *pb.Questions) *pb.Answers {
+	keys, cancel := context.WithTimeout(ctx, keyPatience)
+	defer cancel()
+	out := &pb.Answers{Answers: make([]*pb.Answer, 0, len(in.GetQuestions()))}
+	for i, q := range in.GetQuestions() {
+		if i >= maxQuestions {
+			out.Answers = append(out.Answers, refuse(q.GetId(), "invalid", "too_many_questions"))
+			continue
+		}
+		out.Answers = append(out.Answers, s.answer(ctx, keys, service, q))
+	}
+	return out
+}
+
+// answer answers one question; keys is how long it may wait for an issuer.
+func (s *Service) answer(ctx, keys context.Context, service string, q *pb.Question) *pb.Answer {
 	switch ask := q.GetAsk().(type) {
 	case *pb.Question_Who:
-		return s.who(ctx, q.GetId(), ask.Who)
+		return s.who(keys, q.GetId(), ask.Who)
 	case *pb.Question_May:
-		return s.may(ctx, q.GetId(), ask.May)
+		return s.may(ctx, keys, q.GetId(), ask.May)
 	case *pb.Question_Serve:
 		return s.serve(ctx, q.GetId(), service, ask.Serve)
 	}
@@ -66,8 +79,8 @@ func refuse(id uint64, code, detail string) *pb.Answer {
 	return &pb.Answer{Id: id, Answer: &pb.Answer_Refusal{Refusal: &pb.Refusal{Code: code, Detail: detail}}}
 }
 
-func (s *Service) who(ctx context.Context, id uint64, q *pb.Who) *pb.Answer {
-	c, err := s.claims(ctx, q.GetToken())
+func (s *Service) who(keys context.Context, id uint64, q *pb.Who) *pb.Answer {
+	c, err := s.claims(keys, q.GetToken())
 	if err != nil {
 		return refuse(id, "unauthenticated", reasonOf(err))
 	}
@@ -93,8 +106,8 @@ func words(roles []med.Role) []string {
 	return out
 }
 
-func (s *Service) may(ctx context.Context, id uint64, q *pb.May) *pb.Answer {
-	c, err := s.claims(ctx, q.GetToken())
+func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answer {
+	c, err := s.claims(keys, q.GetToken())
 	if err != nil {
 		return refuse(id, "unauthenticated", reasonOf(err))
 	}
@@ -281,7 +294,8 @@ func (s *Service) serve(ctx context.Context, id uint64, service string, q *pb.Se
 	if !slices.Contains(serviceActions[service], q.GetAction()) {
 		return refuse(id, "denied", "service_action")
 	}
-	if d, err := s.cfg.Policy().Decide(ctx, servicePolicy(service, q.GetAction())); err != nil || !d.Allow {
+	engine := s.cfg.Policy()
+	if d, err := engine.Decide(ctx, servicePolicy(service, q.GetAction())); err != nil || !d.Allow {
 		return refuse(id, "denied", d.Reason)
 	}
 	c := token.Context{
@@ -300,7 +314,7 @@ func (s *Service) serve(ctx context.Context, id uint64, service string, q *pb.Se
 			return refuse(id, "denied", "state_not_kept")
 		}
 	}
-	return s.mint(ctx, id, &pb.Ruling{Revision: s.cfg.Policy().Revision()}, c, true)
+	return s.mint(ctx, id, &pb.Ruling{Revision: engine.Revision()}, c, true)
 }
 
 // serviceOf says which service a connection belongs to: by its certificate, or

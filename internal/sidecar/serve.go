@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -56,6 +58,7 @@ func (s *Service) Listening(ctx context.Context, l Listen) (*Server, error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		grpc.UnaryInterceptor(s.recoverUnary),
 		grpc.StreamInterceptor(s.recoverStream),
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
 	}
 	mutual := l.TLSCert != "" || l.TLSKey != "" || l.TLSCA != ""
 	if mutual {
@@ -87,7 +90,9 @@ func (s *Service) Listening(ctx context.Context, l Listen) (*Server, error) {
 func listen(ctx context.Context, addr string, mutual, dev bool) (net.Listener, error) {
 	var lc net.ListenConfig
 	if path, ok := strings.CutPrefix(addr, "unix://"); ok {
-		_ = os.Remove(path) // a socket that a kill left behind
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+			_ = os.Remove(path) // a kill left it behind
+		}
 		ln, err := lc.Listen(ctx, "unix", path)
 		if err != nil {
 			return nil, fmt.Errorf("sidecar address %s: %w", addr, err)
@@ -174,6 +179,9 @@ func (s *Service) recoverUnary(ctx context.Context, req any, info *grpc.UnarySer
 			err = s.panicked(ctx, info.FullMethod, p)
 		}
 	}()
+	if err := legible(req); err != nil {
+		return nil, err
+	}
 	return next(ctx, req)
 }
 
@@ -183,7 +191,7 @@ func (s *Service) recoverStream(srv any, ss grpc.ServerStream, info *grpc.Stream
 			err = s.panicked(ss.Context(), info.FullMethod, p)
 		}
 	}()
-	return next(srv, ss)
+	return next(srv, legibleStream{ss})
 }
 
 func (s *Service) panicked(ctx context.Context, method string, p any) error {

@@ -25,6 +25,7 @@ import (
 type state struct {
 	mu     sync.RWMutex
 	file   *os.File
+	size   int64 // of what was written whole
 	now    func() time.Time
 	gone   map[string]int64 // revoked token to Unix time of its expiry
 	grants map[grantKey]*grant
@@ -149,10 +150,16 @@ func (s *state) write(lines ...line) error {
 			return err
 		}
 	}
-	if _, err := s.file.Write(b.Bytes()); err != nil {
-		return err
+	_, err := s.file.Write(b.Bytes())
+	if err == nil {
+		err = s.file.Sync()
 	}
-	return s.file.Sync()
+	if err != nil {
+		// Half a line would stick to the next, and the file would not read.
+		return errors.Join(err, s.file.Truncate(s.size))
+	}
+	s.size += int64(b.Len())
+	return nil
 }
 
 func (s *state) close() error {

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policyfile_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/policy"
+)
+
+var update = flag.Bool("update", false, "write the tables of docs/policy.md anew")
+
+const (
+	page  = "../docs/policy.md"
+	begin = "<!-- tables: go test ./policy -update -->\n"
+	end   = "<!-- tables end -->\n"
+)
+
+// The tables of docs/policy.md are what the engine answers, not what somebody
+// remembers of the policy file.
+func TestTablesOfThePage(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok1 := strings.Cut(string(text), begin)
+	old, after, ok2 := strings.Cut(rest, end)
+	if !ok1 || !ok2 {
+		t.Fatalf("%s has lost the marks of its tables", page)
+	}
+	want := tables(t)
+	if old == want {
+		return
+	}
+	if !*update {
+		t.Fatalf("%s does not say what the policy does: run go test ./policy -update, and read the change\ngot:\n%s\nwant:\n%s", page, old, want)
+	}
+	if err := os.WriteFile(page, []byte(before+begin+want+end+after), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// asker asks the built-in policy.
+type asker struct {
+	t *testing.T
+	e *policy.Engine
+}
+
+func (a asker) decide(in policy.Input) med.Decision {
+	a.t.Helper()
+	d, err := a.e.Decide(context.Background(), in)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return d
+}
+
+func tables(t *testing.T) string {
+	t.Helper()
+	src, err := policy.Embedded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := policy.Load(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := asker{t, e}
+	var b strings.Builder
+	a.fields(&b)
+	a.kinds(&b)
+	a.writes(&b)
+	a.actions(&b)
+	return b.String() + "\n"
+}
+
+// best is the question a role asks at its best: of its own record or in its own
+// practice, with a fresh second factor, and with a grant where it needs one.
+func best(role med.Role, resource, action string) policy.Input {
+	in := policy.Input{Subject: policy.Subject{Roles: []med.Role{role}, MFA: med.MFAFresh}, Action: action}
+	in.Resource = policy.Resource{Type: resource, Relation: med.RelationSamePractice, Sensitivity: med.SensitivityNormal, State: policy.StateLive}
+	switch role {
+	case med.RolePatient:
+		in.Resource.Relation = med.RelationSelf
+	case med.RoleBreakGlass:
+		in.Resource.Relation, in.Subject.Grant = med.RelationOtherPractice, true
+	}
+	return in
+}
+
+func head(b *strings.Builder, title, first string) {
+	fmt.Fprintf(b, "\n### %s\n\n| %s |", title, first)
+	for _, r := range med.Roles {
+		fmt.Fprintf(b, " %s |", r)
+	}
+	fmt.Fprintf(b, "\n|---|%s\n", strings.Repeat("---|", len(med.Roles)))
+}
+
+func row(b *strings.Builder, name string, cell func(med.Role) string) {
+	fmt.Fprintf(b, "| %s |", name)
+	for _, r := range med.Roles {
+		fmt.Fprintf(b, " %s |", cell(r))
+	}
+	b.WriteString("\n")
+}
+
+func (a asker) fields(b *strings.Builder) {
+	head(b, "What each role sees of a patient", "field")
+	for _, f := range med.PatientFields {
+		row(b, string(f), func(r med.Role) string { return a.decide(best(r, "patient", "read")).View[f].String() })
+	}
+}
+
+func (a asker) kinds(b *strings.Builder) {
+	head(b, "Which records each role sees", "kind")
+	for _, k := range med.Kinds {
+		row(b, string(k), func(r med.Role) string {
+			in := best(r, "record", "read")
+			in.Resource.Kind = k
+			switch {
+			case !a.decide(in).Allow:
+				return "–"
+			default:
+				in.Resource.Sensitivity = med.SensitivityRestricted
+				if !a.decide(in).Allow {
+					return "yes, but not restricted ones"
+				}
+				return "yes"
+			}
+		})
+	}
+}
+
+func (a asker) writes(b *strings.Builder) {
+	head(b, "What each role may write of a patient", "field")
+	for _, f := range med.PatientFields {
+		row(b, string(f), func(r med.Role) string {
+			var may []string
+			for _, action := range []string{"create", "update"} {
+				if a.decide(best(r, "patient", action)).Write[f] {
+					may = append(may, action)
+				}
+			}
+			return or(strings.Join(may, ", "), "–")
+		})
+	}
+}
+
+// actions lists every action that the policy file gives to anybody.
+func (a asker) actions(b *strings.Builder) {
+	doc, err := a.e.Evaluate(context.Background(), "data.medirecord.permits", map[string]any{})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	permits, _ := doc.(map[string]any)
+	if len(permits) < 5 {
+		a.t.Fatalf("got permits of %d resources, want the whole table", len(permits))
+	}
+	head(b, "Who may do what, and what it takes", "action")
+	for _, resource := range slices.Sorted(maps.Keys(permits)) {
+		of, _ := permits[resource].(map[string]any)
+		for _, action := range slices.Sorted(maps.Keys(of)) {
+			ways := map[med.Role]string{}
+			for _, r := range med.Roles {
+				if w := a.ways(r, resource, action); len(w) > 0 {
+					ways[r] = strings.Join(w, "; ")
+				}
+			}
+			if len(ways) > 0 { // else it is a service's
+				row(b, resource+": "+action, func(r med.Role) string { return or(ways[r], "–") })
+			}
+		}
+	}
+	b.WriteString("\nServices, each with its own certificate or token:\n\n")
+	for _, s := range []med.Role{policy.RoleImport, policy.RoleWorker, policy.RoleOperator} {
+		var may []string
+		for _, resource := range slices.Sorted(maps.Keys(permits)) {
+			of, _ := permits[resource].(map[string]any)
+			for _, action := range slices.Sorted(maps.Keys(of)) {
+				if len(a.ways(s, resource, action)) > 0 {
+					may = append(may, resource+" "+action)
+				}
+			}
+		}
+		fmt.Fprintf(b, "- `%s`: %s\n", s, strings.Join(may, ", "))
+	}
+}
+
+// ways says in which relation, and with how little, the role may.
+func (a asker) ways(r med.Role, resource, action string) []string {
+	var out []string
+	words := map[med.Relation]string{
+		med.RelationSelf: "own record", med.RelationSamePractice: "own practice", med.RelationOtherPractice: "another practice",
+	}
+	factors := map[med.MFA]string{med.MFANone: "", med.MFADone: " + MFA", med.MFAFresh: " + fresh MFA"}
+	for _, rel := range med.Relations {
+		for _, need := range []struct {
+			mfa   med.MFA
+			grant bool
+		}{{med.MFANone, false}, {med.MFADone, false}, {med.MFAFresh, false}, {med.MFADone, true}} {
+			if !a.somehow(r, resource, action, rel, need.mfa, need.grant) {
+				continue
+			}
+			way := words[rel] + factors[need.mfa]
+			if need.grant {
+				way += " + grant"
+			}
+			out = append(out, way)
+			break
+		}
+	}
+	return out
+}
+
+// somehow tries what else the policy looks at: kind, state and authorship.
+func (a asker) somehow(r med.Role, resource, action string, rel med.Relation, mfa med.MFA, grant bool) bool {
+	for _, kind := range append([]med.Kind{""}, med.Kinds...) {
+		for _, state := range []string{policy.StateLive, policy.StateDeleted} {
+			for _, author := range []string{policy.AuthorshipOwnRecent, policy.AuthorshipOther} {
+				in := policy.Input{Subject: policy.Subject{Roles: []med.Role{r}, MFA: mfa, Grant: grant}, Action: action}
+				in.Resource = policy.Resource{
+					Type: resource, Kind: kind, Relation: rel, Sensitivity: med.SensitivityNormal, State: state, Authorship: author,
+				}
+				if a.decide(in).Allow {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
