@@ -93,6 +93,7 @@ func best(role med.Role, resource, action string) policy.Input {
 		in.Resource.Relation = med.RelationSelf
 	case med.RoleBreakGlass:
 		in.Resource.Relation, in.Subject.Grant = med.RelationOtherPractice, true
+	default: // staff, in their practice
 	}
 	return in
 }
@@ -126,16 +127,14 @@ func (a asker) kinds(b *strings.Builder) {
 		row(b, string(k), func(r med.Role) string {
 			in := best(r, "record", "read")
 			in.Resource.Kind = k
-			switch {
-			case !a.decide(in).Allow:
+			if !a.decide(in).Allow {
 				return "–"
-			default:
-				in.Resource.Sensitivity = med.SensitivityRestricted
-				if !a.decide(in).Allow {
-					return "yes, but not restricted ones"
-				}
-				return "yes"
 			}
+			in.Resource.Sensitivity = med.SensitivityRestricted
+			if !a.decide(in).Allow {
+				return "yes, but not restricted ones"
+			}
+			return "yes"
 		})
 	}
 }

@@ -74,6 +74,9 @@ type Config struct {
 	SidecarState string `env:"MEDIRECORD_SIDECAR_STATE" yaml:"sidecar_state"`
 	// SidecarListen is where the sidecar listens; several, separated by commas.
 	SidecarListen string `env:"MEDIRECORD_SIDECAR_LISTEN" yaml:"sidecar_listen"`
+	// SidecarGroup may use the sidecar's unix socket: the API's group, which must
+	// not be able to read the context key.
+	SidecarGroup string `env:"MEDIRECORD_SIDECAR_GROUP" yaml:"sidecar_group"`
 	// Policy is a .rego file or a directory of one; "" is the built-in policy.
 	Policy string `env:"MEDIRECORD_POLICY" yaml:"policy"`
 	// PolicyDir is CoreSDK's name for it.

@@ -294,7 +294,7 @@ func (d *dev) startAPI(ctx context.Context) error {
 // part returns the configuration for what this process itself does at the door.
 func (d *dev) part(service string) *Config {
 	c := d.base
-	c.ServiceTokenFile = d.files.service(service)
+	c.ServiceTokenFile, c.ContextKeyFile = d.files.service(service), ""
 	return &c
 }
 

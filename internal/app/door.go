@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
@@ -39,6 +38,9 @@ func OpenDoor(ctx context.Context, cfg *Config, log *slog.Logger) (_ *Door, err 
 	if err := cfg.need("serving", "CORESDK_SIDECAR_ADDR", "MEDIRECORD_DATABASE_URL", "MEDIRECORD_TRAIL_DATABASE_URL",
 		"MEDIRECORD_KEYSTORE_DATABASE_URL", "MEDIRECORD_KEY_KEEPER"); err != nil {
 		return nil, err
+	}
+	if cfg.ContextKeyFile != "" {
+		return nil, errors.New("MEDIRECORD_CONTEXT_KEY_FILE is set: who holds database credentials must not hold the key that signs contexts; leave it to the sidecar and to `medirecord migrate`")
 	}
 	for name, url := range map[string]string{
 		"MEDIRECORD_DATABASE_URL": cfg.DatabaseURL, "MEDIRECORD_TRAIL_DATABASE_URL": cfg.TrailDatabaseURL,
@@ -91,9 +93,9 @@ func openKeeper(cfg *Config) (envelope.Keeper, error) {
 func openGate(ctx context.Context, cfg *Config) (*gate.Gate, error) {
 	token := ""
 	if cfg.ServiceTokenFile != "" {
-		b, err := os.ReadFile(cfg.ServiceTokenFile)
+		b, err := readSecretFile(cfg.ServiceTokenFile)
 		if err != nil {
-			return nil, fmt.Errorf("service token: %w", err)
+			return nil, fmt.Errorf("MEDIRECORD_SERVICE_TOKEN_FILE: %w", err)
 		}
 		token = strings.TrimSpace(string(b))
 	}

@@ -83,7 +83,7 @@ func Sidecar(ctx context.Context, cfg *Config, log *slog.Logger, ready func([]ne
 	service.Store(s)
 	server, err := s.Listening(ctx, sidecar.Listen{
 		Addrs:   strings.Split(cmp.Or(cfg.SidecarListen, "127.0.0.1:50051,[::1]:50051"), ","),
-		TLSCert: cfg.TLSCert, TLSKey: cfg.TLSKey, TLSCA: cfg.TLSCA, Dev: cfg.Dev(),
+		TLSCert: cfg.TLSCert, TLSKey: cfg.TLSKey, TLSCA: cfg.TLSCA, Group: cfg.SidecarGroup, Dev: cfg.Dev(),
 	})
 	if err != nil {
 		return err

@@ -40,6 +40,7 @@ func newLimits(now func() time.Time) *limits {
 // wait returns how long the address must wait before it may show this token; 0
 // means not at all.
 func (l *limits) wait(ip string, token med.Credential) time.Duration {
+	ip = med.Network(ip)
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,6 +55,7 @@ func (l *limits) wait(ip string, token med.Credential) time.Duration {
 }
 
 func (l *limits) failed(ip string) {
+	ip = med.Network(ip)
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()

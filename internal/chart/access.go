@@ -65,6 +65,7 @@ func (s *Service) readAccessLog(ctx context.Context, in *entered, id med.Patient
 	in.entry.PatientPractice = med.PracticeID(practice)
 	switch {
 	case practice != "" && practice != string(in.caller.Practice):
+		in.entry.Detail.Reason = "other_practice"
 		return nil, errOtherPractice()
 	case practice == "" && len(rows) == 0:
 		return nil, med.NotFound.New("No such patient.")

@@ -111,8 +111,11 @@ func (in *entered) fail(err error) {
 	e := in.entry
 	e.Outcome, e.Code = audit.Failure, med.CodeOf(err)
 	switch med.KindOf(err) {
-	case med.Unauthorized, med.BreakGlassReasonRequired, med.Forbidden, med.MFARequired:
+	case med.Unauthorized, med.BreakGlassReasonRequired, med.Forbidden, med.MFARequired, med.RateLimited:
 		e.Outcome = audit.Denied
+	}
+	if e.Code == "sidecar_unavailable" || e.Code == "cancelled" {
+		e.Outcome = audit.Failure // nobody said no
 	}
 	e.Detail.Clear, e.Detail.Masked, e.Detail.Hidden = nil, nil, nil
 }
@@ -190,6 +193,7 @@ func (s *Service) absent(ctx context.Context, in *entered, id med.PatientID) err
 		return med.NotFound.New("No such patient.")
 	case practice != in.caller.Practice:
 		in.entry.PatientPractice = practice
+		in.entry.Detail.Reason = "other_practice"
 		return errOtherPractice()
 	}
 	in.entry.PatientPractice = practice

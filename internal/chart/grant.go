@@ -26,7 +26,7 @@ func (s *Service) useGrant(ctx context.Context, in *entered, id med.PatientID, r
 		return err
 	}
 	if practice == "" {
-		return med.NotFound.New("No such patient.")
+		return s.grantForNobody(ctx, in, id)
 	}
 	in.entry.PatientPractice = practice
 	key, err := s.keys.Audit(ctx, in.ruling.Context, practice, 0)
@@ -77,6 +77,24 @@ func (s *Service) useGrant(ctx context.Context, in *entered, id med.PatientID, r
 	s.log.WarnContext(ctx, "BREAK GLASS", slog.String("event", string(in.entry.ID)), slog.String("grant", g.ID), slog.Bool("opened", opened),
 		slog.String("actor", in.caller.Subject), slog.String("patient", string(id)), slog.String("reason_code", g.ReasonCode))
 	return nil
+}
+
+// grantForNobody notes and pages a grant for an id that nobody has: whoever
+// tries one after the other is looking for patients, not for one. The reason
+// has no practice whose key could seal it; its code is kept.
+func (s *Service) grantForNobody(ctx context.Context, in *entered, id med.PatientID) error {
+	g := in.ruling.Grant
+	in.entry.Detail.BreakGlass = &audit.BreakGlass{Grant: g.ID, ReasonCode: g.ReasonCode}
+	err := s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) error {
+		return s.db.Q.TellOfficer(ctx, tx, pgdb.TellOfficerParams{
+			ID: med.NewUUID(s.now()), Severity: severity(g, g.Opened), PracticeID: "unknown", PatientID: string(id),
+			EventID: string(in.entry.ID), ReasonCode: g.ReasonCode,
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return med.NotFound.New("No such patient.")
 }
 
 // severity of the page: opening one is a P2, going on under it a P3, and more

@@ -16,6 +16,7 @@ import (
 
 	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/envelope"
+	"github.com/medirecord/medirecord/internal/fhir"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/postgres"
 	"github.com/medirecord/medirecord/internal/postgres/pgdb"
@@ -74,6 +75,9 @@ func (s *Service) importBundle(ctx context.Context, in *entered, practice med.Pr
 	in.entry.PatientPractice = practice
 	it := &intake{practice: practice}
 	if it.index, err = s.keys.Index(ctx, ruling.Context, practice); err != nil {
+		if med.CodeOf(err) == "key_missing" {
+			err = med.NotFound.New("There is no such practice: add it with `medirecord practice add`.").Coded("practice_missing").Caused(err)
+		}
 		return Imported{}, err
 	}
 	digest, err := it.index.Digest("intake", b.Hash[:])
@@ -156,9 +160,12 @@ func (s *Service) importFirst(ctx context.Context, in *entered, it *intake, b *B
 	var err error
 	it.key, err = s.keys.CreatePatient(ctx, signed, it.practice, it.patient)
 	if med.CodeOf(err) == "key_exists" {
-		// An import died between key and chart: the orphan is as good as new. Of
+		// An import died between key and chart: the orphan is as good as new. It
+		// is settled first, so that no sweeper takes it from under the chart. Of
 		// another practice's patient the key does not open, and that is the end.
-		it.key, err = s.keys.Patient(ctx, signed, id)
+		if err = s.keys.Settle(ctx, signed, id); err == nil {
+			it.key, err = s.keys.Patient(ctx, signed, id)
+		}
 	}
 	if err != nil {
 		return Imported{}, err
@@ -207,8 +214,8 @@ func (s *Service) importAgain(ctx context.Context, in *entered, it *intake, b *B
 		if err != nil {
 			return err
 		}
-		if err := s.changePatient(ctx, tx, in, it, row, b); err != nil {
-			return err
+		if row.KeyState != "active" {
+			return med.NotFound.New("The patient's key was destroyed: there is nothing to add to.").Coded("key_destroyed")
 		}
 		rows, err := s.db.Q.RecordsForUpdate(ctx, tx, string(it.patient))
 		if err != nil {
@@ -236,6 +243,12 @@ func (s *Service) importAgain(ctx context.Context, in *entered, it *intake, b *B
 		}
 		out.Created, out.Updated = len(added.ids), len(changed.ids)
 		out.Unchanged = len(kept) - out.Updated
+		if b.Patient.Diagnosis, err = s.diagnosis(it, b, rows); err != nil {
+			return err
+		}
+		if err := s.changePatient(ctx, tx, in, it, row, b); err != nil {
+			return err
+		}
 		in.entry.Detail.Counts = counts(b, out)
 		return s.finish(ctx, tx, in, it, b, added, changed)
 	})
@@ -243,7 +256,37 @@ func (s *Service) importAgain(ctx context.Context, in *entered, it *intake, b *B
 	return out, err
 }
 
+// diagnosis derives the diagnosis line anew, from the conditions that the
+// bundle brings and those that were there before.
+func (s *Service) diagnosis(it *intake, b *Bundle, rows []pgdb.RecordsForUpdateRow) (med.PHI, error) {
+	all := slices.Clone(b.Records)
+	brought := make(map[string]bool, len(b.Records))
+	for i := range b.Records {
+		brought[string(b.Records[i].ID)] = true
+	}
+	for _, r := range rows {
+		if brought[r.ID] {
+			continue
+		}
+		h, err := openHeader(it.key, recordRow(it.practice, it.patient, med.RecordID(r.ID)), r.Sealed)
+		if err != nil {
+			return "", err
+		}
+		if h.Kind == med.KindCondition && h.Active {
+			old := med.Record{ID: med.RecordID(r.ID), Kind: h.Kind, Active: true, Start: med.PHI(h.Start)}
+			for _, c := range h.Codes {
+				old.Codes = append(old.Codes, med.Code{System: med.PHI(c.System), Code: med.PHI(c.Code), Display: med.PHI(c.Display)})
+			}
+			all = append(all, old)
+		}
+	}
+	return fhir.Diagnosis(all), nil
+}
+
 // changePatient writes the fields that differ, and nothing when none does.
+// What the bundle does not have stays; the diagnosis line, which is derived,
+// goes when there is none any more. It reports Conflict when the bundle is
+// about somebody else who has the same id at their source.
 func (s *Service) changePatient(ctx context.Context, tx pgx.Tx, in *entered, it *intake, row pgdb.PatientForUpdateRow, b *Bundle) error {
 	where := patientRow(it.practice, it.patient)
 	old, err := envelope.ParseRow(row.Sealed)
@@ -254,13 +297,25 @@ func (s *Service) changePatient(ctx context.Context, tx pgx.Tx, in *entered, it 
 	if err != nil {
 		return err
 	}
+	if _, ok := want[string(med.FieldDiagnosis)]; !ok {
+		want[string(med.FieldDiagnosis)] = nil
+	}
 	differ := map[string][]byte{}
-	for name, v := range want {
+	for _, name := range append(old.Fields(), slices.Collect(maps.Keys(want))...) {
 		now, err := it.key.OpenField(where, old, name)
 		if err != nil {
 			return s.suspect(ctx, it.patient, err)
 		}
-		if !bytes.Equal(now, v) {
+		v, brought := want[name]
+		switch {
+		case !brought: // for the indexes, which are made of all there is
+			if err := setField(&b.Patient, med.Field(name), now); err != nil {
+				return s.suspect(ctx, it.patient, err)
+			}
+		case slices.Contains(identity, med.Field(name)) && now != nil && !bytes.Equal(now, v):
+			return med.Conflict.New("Somebody else with the same id at the source is in this practice already: SSN, MRN or birth date differ. " +
+				"Import them into another practice, or under ids of their own.").Coded("identity_conflict")
+		case !bytes.Equal(now, v):
 			differ[name] = v
 		}
 	}
@@ -279,6 +334,9 @@ func (s *Service) changePatient(ctx context.Context, tx pgx.Tx, in *entered, it 
 	}
 	return err
 }
+
+// identity is what no newer bundle of the same person changes.
+var identity = []med.Field{med.FieldSSN, med.FieldMRN, med.FieldDOB}
 
 // sealedRecords are rows ready to be written.
 type sealedRecords struct {
@@ -322,19 +380,28 @@ func (s *Service) sealRecords(it *intake, records []med.Record, have map[string]
 }
 
 func (s *Service) sameSource(it *intake, where envelope.RowID, sealed, digest []byte) (bool, error) {
-	row, err := envelope.ParseRow(sealed)
+	h, err := openHeader(it.key, where, sealed)
 	if err != nil {
 		return false, err
 	}
-	plain, err := it.key.OpenField(where, row, fieldHeader)
+	return bytes.Equal(h.Digest, digest), nil
+}
+
+// openHeader opens what a list of records needs to know of one.
+func openHeader(key *envelope.PatientKey, where envelope.RowID, sealed []byte) (*sealedHeader, error) {
+	row, err := envelope.ParseRow(sealed)
 	if err != nil {
-		return false, err
+		return nil, err
+	}
+	plain, err := key.OpenField(where, row, fieldHeader)
+	if err != nil {
+		return nil, err
 	}
 	var h sealedHeader
 	if err := json.Unmarshal(plain, &h); err != nil {
-		return false, errors.New("a record's header does not read")
+		return nil, errors.New("a record's header does not read")
 	}
-	return bytes.Equal(h.Digest, digest), nil
+	return &h, nil
 }
 
 // finish writes records, indexes, the intake and the entry: the end of the one

@@ -179,6 +179,10 @@ func refusal(a *pb.Answer) error {
 		return med.MFARequired.Because(cause)
 	case "invalid":
 		return med.Invalid.Because(cause)
+	case "rate_limited":
+		e := med.RateLimited.Because(cause)
+		e.RetryAfter = time.Minute
+		return e
 	}
 	return med.Unauthorized.Because(cause) // unauthenticated, and whatever we do not know
 }

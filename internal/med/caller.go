@@ -3,6 +3,7 @@
 package med
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -74,6 +75,20 @@ func (c *Caller) Is(r Role) bool { return slices.Contains(c.Roles, r) }
 
 // Only reports whether the role is the only one in force.
 func (c *Caller) Only(r Role) bool { return len(c.Roles) == 1 && c.Roles[0] == r }
+
+// Network returns what stands for an address when addresses are counted: itself,
+// or of IPv6 the /64, since one household has that many.
+func Network(ip string) string {
+	a, err := netip.ParseAddr(ip)
+	if err != nil || a.Is4() || a.Is4In6() {
+		return ip
+	}
+	p, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return ip
+	}
+	return p.String()
+}
 
 // Origin is where a request came from, as the API saw it: data for the trail.
 // Its strings are the client's; audit.Clean makes them fit to store.

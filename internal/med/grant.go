@@ -42,9 +42,18 @@ func CheckReason(s PHI) (PHI, error) {
 	bad := !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool {
 		return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029'
 	})
-	if n := utf8.RuneCountInString(text); bad || n < 10 || n > 500 {
-		return "", Invalid.New("A break-glass reason is 10 to 500 characters without control or format characters.").
-			With(FieldError{Pointer: "X-Break-Glass-Reason", Reason: "10 to 500 characters, no control or format characters"})
+	words := 0
+	for _, r := range text {
+		if (unicode.IsLetter(r) || unicode.IsDigit(r)) && !strings.ContainsRune(fillers, r) {
+			words++
+		}
+	}
+	if n := utf8.RuneCountInString(text); bad || n < 10 || n > 500 || words < 5 {
+		return "", Invalid.New("A break-glass reason is 10 to 500 characters, letters among them, without control or format characters.").
+			With(FieldError{Pointer: "X-Break-Glass-Reason", Reason: "10 to 500 characters, letters among them, no control or format characters"})
 	}
 	return PHI(text), nil
 }
+
+// fillers are letters by Unicode's word that nobody can see.
+const fillers = "\u115f\u1160\u3164\uffa0"

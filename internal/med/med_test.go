@@ -105,6 +105,8 @@ func TestBreakGlassReason(t *testing.T) {
 		{"missing", "", med.BreakGlassReasonRequired},
 		{"blank", " \t ", med.BreakGlassReasonRequired},
 		{"nine characters", "012345678", med.Invalid},
+		{"dots only", "..........", med.Invalid},
+		{"letters nobody sees", strings.Repeat("\u3164", 12), med.Invalid},
 		{"501 characters", strings.Repeat("x", 501), med.Invalid},
 		{"a line break", "0123456789\nlevel=INFO", med.Invalid},
 		{"NUL", "0123456789\x00", med.Invalid},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"io"
 	"log/slog"
 	"slices"
@@ -155,7 +156,12 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 		Session: c.Caller.Session,
 	}
 	if emergency {
-		if ruling.Grant, err = s.grant(c, string(patient), q.GetEmergency().GetReasonCode()); err != nil {
+		ruling.Grant, err = s.grant(c, string(patient), q.GetEmergency().GetReasonCode())
+		if errors.Is(err, errManyGrants) {
+			s.cfg.Log.ErrorContext(ctx, "ALERT break-glass grants beyond care", slog.String("subject", c.Caller.Subject))
+			return refuse(id, "rate_limited", "grants")
+		}
+		if err != nil {
 			s.cfg.Log.ErrorContext(ctx, "break-glass grant not kept", slog.Any("error", err))
 			return refuse(id, "denied", "grant_not_kept")
 		}

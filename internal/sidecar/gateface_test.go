@@ -348,9 +348,8 @@ func TestATokenWithoutAPracticeMeansTheOnlyOne(t *testing.T) {
 			t.Fatal("no context to add a practice")
 		}
 	}
-	if c := w.one(t, who(tok)).GetCaller(); c.GetPracticeId() != "north" {
-		t.Errorf("before any practice: got %v", c)
-	}
+	// A state that was lost knows of no practice either.
+	refusedWith(t, w.one(t, who(tok)), "unauthenticated", "no_practice")
 	add("north")
 	if c := w.one(t, who(tok)).GetCaller(); c.GetPracticeId() != "north" {
 		t.Errorf("the only practice: got %v", c)

@@ -3,6 +3,7 @@
 package sidecar
 
 import (
+	"errors"
 	"time"
 
 	"github.com/medirecord/medirecord/internal/med"
@@ -14,20 +15,28 @@ import (
 const (
 	manyOpen    = 5
 	manyNewHour = 10
+	// mostGrants is how many a person may have, open or from the last hour: far
+	// beyond care, and the end of a search through the ids.
+	mostGrants = 200
 )
+
+var errManyGrants = errors.New("too many grants")
 
 // grant opens a break-glass grant for one user, patient and session, or
 // continues the one that is open. It is on disk before it is returned.
 func (s *Service) grant(c *token.Claims, patient, reasonCode string) (*pb.Grant, error) {
 	now := s.cfg.Now()
 	st := s.state
-	st.mu.Lock()
-	defer st.mu.Unlock()
+	st.journal.Lock()
+	defer st.journal.Unlock()
 	who := [2]string{c.Caller.Issuer, c.Caller.Subject}
 	key := grantKey{c.Caller.Issuer, c.Caller.Subject, c.Caller.Session, patient}
 	g := st.grants[key]
 	opened := g == nil || g.ExpiresAt <= now.Unix()
 	if opened {
+		if st.prune(who, now); len(st.byWho[who]) >= mostGrants {
+			return nil, errManyGrants
+		}
 		g = &grant{
 			grantKey: key, ID: med.NewUUID(now), ReasonCode: reasonCode,
 			OpenedAt: now.Unix(), ExpiresAt: now.Add(s.cfg.GrantFor).Unix(),
@@ -43,7 +52,6 @@ func (s *Service) grant(c *token.Claims, patient, reasonCode string) (*pb.Grant,
 		if err := st.write(line{Grant: g}); err != nil {
 			return nil, err
 		}
-		st.prune(who, now)
 		st.apply(line{Grant: g})
 	}
 	open, fresh := 0, 0

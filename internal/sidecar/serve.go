@@ -11,8 +11,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/user"
 	"runtime/debug"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -35,6 +38,9 @@ type Listen struct {
 	Addrs []string
 	// TLSCert, TLSKey and TLSCA are PEM files for mutual TLS 1.3.
 	TLSCert, TLSKey, TLSCA string
+	// Group may use a unix socket beside the sidecar's own user: the API must
+	// run as another user, or it could read the context key.
+	Group string
 	// Dev allows plaintext on loopback.
 	Dev bool
 }
@@ -70,7 +76,7 @@ func (s *Service) Listening(ctx context.Context, l Listen) (*Server, error) {
 	}
 	out := &Server{grpc: grpc.NewServer(opts...), health: health.NewServer(), log: s.cfg.Log}
 	for _, addr := range l.Addrs {
-		ln, err := listen(ctx, addr, mutual, l.Dev)
+		ln, err := listen(ctx, addr, mutual, l)
 		if err != nil {
 			out.closeListeners()
 			return nil, err
@@ -87,17 +93,23 @@ func (s *Service) Listening(ctx context.Context, l Listen) (*Server, error) {
 	return out, nil
 }
 
-func listen(ctx context.Context, addr string, mutual, dev bool) (net.Listener, error) {
+func listen(ctx context.Context, addr string, mutual bool, l Listen) (net.Listener, error) {
 	var lc net.ListenConfig
 	if path, ok := strings.CutPrefix(addr, "unix://"); ok {
 		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
 			_ = os.Remove(path) // a kill left it behind
 		}
+		old := syscall.Umask(0o177) // nobody else, not for a moment
 		ln, err := lc.Listen(ctx, "unix", path)
+		syscall.Umask(old)
 		if err != nil {
 			return nil, fmt.Errorf("sidecar address %s: %w", addr, err)
 		}
-		return ln, os.Chmod(path, 0o600)
+		if err := shareWith(path, l.Group); err != nil {
+			_ = ln.Close()
+			return nil, fmt.Errorf("sidecar address %s: %w", addr, err)
+		}
+		return ln, nil
 	}
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -105,7 +117,7 @@ func listen(ctx context.Context, addr string, mutual, dev bool) (net.Listener, e
 	}
 	ip := net.ParseIP(host)
 	loopback := host == "localhost" || ip != nil && ip.IsLoopback()
-	if !mutual && (!dev || !loopback) {
+	if !mutual && (!l.Dev || !loopback) {
 		return nil, fmt.Errorf("sidecar address %s would be plaintext: set MEDIRECORD_TLS_CERT, MEDIRECORD_TLS_KEY and MEDIRECORD_TLS_CA, or listen on unix:///path", addr)
 	}
 	ln, err := lc.Listen(ctx, "tcp", addr)
@@ -113,6 +125,25 @@ func listen(ctx context.Context, addr string, mutual, dev bool) (net.Listener, e
 		return nil, fmt.Errorf("sidecar address %s: %w", addr, err)
 	}
 	return ln, nil
+}
+
+// shareWith gives a group the use of the socket.
+func shareWith(path, group string) error {
+	if group == "" {
+		return nil
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return fmt.Errorf("MEDIRECORD_SIDECAR_GROUP: no such group %s", group)
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return err
+	}
+	if err := os.Chown(path, -1, gid); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o660) //nolint:gosec // the group is the point
 }
 
 func mutualTLS(l Listen) (credentials.TransportCredentials, error) {

@@ -23,14 +23,18 @@ import (
 // is flushed to disk before the question that wrote it is answered, and the
 // file is rewritten without what has expired at each start.
 type state struct {
-	mu     sync.RWMutex
-	file   *os.File
-	size   int64 // of what was written whole
-	now    func() time.Time
-	gone   map[string]int64 // revoked token to Unix time of its expiry
-	grants map[grantKey]*grant
-	byWho  map[[2]string][]*grant // by issuer and subject, for the rate
-	homes  map[string]bool        // practices that were added through us
+	// journal is held while a line is written and flushed; mu only while gone
+	// and homes are looked at or changed, so that nobody's token waits for a
+	// disk. grants and byWho are journal's.
+	journal sync.Mutex
+	mu      sync.RWMutex
+	file    *os.File
+	size    int64 // of what was written whole
+	now     func() time.Time
+	gone    map[string]int64 // revoked token to Unix time of its expiry
+	grants  map[grantKey]*grant
+	byWho   map[[2]string][]*grant // by issuer and subject, for the rate
+	homes   map[string]bool        // practices that were added through us
 }
 
 type grantKey struct{ Issuer, Subject, Session, Patient string }
@@ -163,8 +167,8 @@ func (s *state) write(lines ...line) error {
 }
 
 func (s *state) close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.journal.Lock()
+	defer s.journal.Unlock()
 	return s.file.Close()
 }
 
@@ -175,16 +179,21 @@ func name(c *token.Claims) string { return c.Caller.Issuer + "\x1f" + c.Caller.T
 // revoke remembers the token until it has expired, and returns when that is on
 // disk.
 func (s *state) revoke(c *token.Claims) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.journal.Lock()
+	defer s.journal.Unlock()
 	exp := c.Caller.ExpiresAt.Add(time.Minute).Unix() // a leeway beyond the leeway
-	if s.gone[name(c)] >= exp {
+	s.mu.RLock()
+	known := s.gone[name(c)] >= exp
+	s.mu.RUnlock()
+	if known {
 		return nil
 	}
 	l := line{Revoked: name(c), Expires: exp}
 	if err := s.write(l); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.apply(l)
 	return nil
 }
@@ -197,21 +206,30 @@ func (s *state) revoked(c *token.Claims) bool {
 
 // added notes a practice, before anything can be in it.
 func (s *state) added(practice string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.homes[practice] {
+	s.journal.Lock()
+	defer s.journal.Unlock()
+	if s.home(practice) {
 		return nil
 	}
 	if err := s.write(line{Practice: practice}); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.homes[practice] = true
 	return nil
 }
 
-// only reports whether no practice but this one was ever added.
+func (s *state) home(practice string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.homes[practice]
+}
+
+// only reports whether this practice was added and no other was. A state that
+// was lost knows of none, and says no.
 func (s *state) only(practice string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return len(s.homes) == 0 || len(s.homes) == 1 && s.homes[practice]
+	return len(s.homes) == 1 && s.homes[practice]
 }

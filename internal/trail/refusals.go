@@ -11,9 +11,9 @@ import (
 	"github.com/medirecord/medirecord/internal/med"
 )
 
-// maxAddresses bounds the memory of a flood from many addresses; what comes
-// from more is counted together.
-const maxAddresses = 10_000
+// maxAddresses bounds what a flood from many addresses costs in a minute; what
+// comes from more is counted together.
+const maxAddresses = 500
 
 // refusals counts unauthenticated refusals: one entry for each address and
 // minute, on a connection of their own, so that a flood of bad tokens costs no
@@ -34,7 +34,7 @@ func (t *Trail) Refused(from med.Origin, code string) {
 	r := t.refusals
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key := from.IP
+	key := med.Network(from.IP)
 	e := r.seen[key]
 	if e == nil {
 		if len(r.seen) >= maxAddresses {
@@ -85,8 +85,30 @@ func (r *refusals) flush() {
 	}
 }
 
+// write writes the counts; those that could not be written wait for the next
+// minute.
 func (r *refusals) write(batch []*audit.Entry) {
-	r.trail.insertUntil(batch, r.trail.cfg.Now().Add(r.trail.cfg.Deadline))
+	for i, err := range r.trail.insertUntil(batch, r.trail.cfg.Now().Add(r.trail.cfg.Deadline)) {
+		if err != nil {
+			r.keep(batch[i])
+		}
+	}
+}
+
+func (r *refusals) keep(e *audit.Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := med.Network(e.Detail.IP)
+	now := r.seen[key]
+	if now == nil {
+		if len(r.seen) < maxAddresses {
+			r.seen[key] = e
+		}
+		return
+	}
+	for code, n := range e.Detail.Counts {
+		now.Detail.Counts[code] += n
+	}
 }
 
 // FlushRefusals writes the counts so far without waiting for the minute.

@@ -226,8 +226,13 @@ func (t *Trail) write(batch []*waiting) {
 	entries := make([]*audit.Entry, 0, len(batch))
 	for _, w := range batch {
 		if !w.state.CompareAndSwap(pending, taken) {
-			// Its call answered 503 already: that is what is recorded.
-			w.entry.Outcome, w.entry.Code = audit.Failure, "audit_unavailable"
+			// Its call answered 503 already: that is what is recorded. A copy,
+			// since the call may still look at its own.
+			e := *w.entry
+			e.Outcome, e.Code = audit.Failure, "audit_unavailable"
+			e.Detail.Clear, e.Detail.Masked, e.Detail.Hidden = nil, nil, nil
+			entries = append(entries, &e)
+			continue
 		}
 		entries = append(entries, w.entry)
 	}

@@ -31,10 +31,10 @@ begin
     return opens;
   end if;
   if need = 'select' and p ->> 'action' = 'patient.read' then
-    if practice is not null then
+    if practice is not null and p -> 'roles' ?| array['nurse', 'clinician', 'admin'] then
       opens := opens || (practice || '|' || patient);
     end if;
-    if p ? 'grant' or p ->> 'self' = patient or p -> 'roles' ? 'patient' then
+    if p ? 'grant' or p ->> 'self' = patient then
       opens := opens || ('*|' || patient);
     end if;
   end if;
@@ -119,7 +119,7 @@ create policy sweep on keys.patient_key for delete to medirecord_keys
 -- A practice's keys are seen with the practice, or with a patient of it that
 -- the context names; all are wrapped by the root key.
 create policy read on keys.practice_key for select to medirecord_keys
-  using (practice_id = (select ctx.fact('practice'))
+  using (practice_id = (select ctx.fact('practice')) and not ((select ctx.fact('action')) = 'patient.read')
          or exists (select from keys.patient_key k where k.practice_id = practice_key.practice_id));
 create policy add on keys.practice_key for insert to medirecord_keys
   with check ((select ctx.key_scope('insert')) && array[practice_id || '|*'] and (select ctx.fact('action')) = 'practice.add');
