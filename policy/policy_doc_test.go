@@ -220,9 +220,10 @@ func (a asker) ways(r med.Role, resource, action string) []string {
 	return out
 }
 
-// somehow tries what else the policy looks at: kind, state and authorship.
+// somehow tries what else the policy looks at: kind, state and authorship. Who
+// may see records at all sees observations; the table of kinds tells the rest.
 func (a asker) somehow(r med.Role, resource, action string, rel med.Relation, mfa med.MFA, grant bool) bool {
-	for _, kind := range append([]med.Kind{""}, med.Kinds...) {
+	for _, kind := range []med.Kind{"", med.KindObservation} {
 		for _, state := range []string{policy.StateLive, policy.StateDeleted} {
 			for _, author := range []string{policy.AuthorshipOwnRecent, policy.AuthorshipOther} {
 				in := policy.Input{Subject: policy.Subject{Roles: []med.Role{r}, MFA: mfa, Grant: grant}, Action: action}

@@ -31,10 +31,11 @@ Example:
 }
 
 func (serveCmd) Run(e *env) error {
-	cfg, log, err := e.part()
+	cfg, log, flush, err := e.part()
 	if err != nil {
 		return err
 	}
+	defer flush()
 	return app.Serve(e.ctx, cfg, log, func(api, ops net.Addr) {
 		log.InfoContext(e.ctx, "serving", slog.String("api", api.String()), slog.String("ops", ops.String()))
 		e.ready(api.String(), ops.String())
@@ -54,10 +55,11 @@ Example:
 }
 
 func (sidecarCmd) Run(e *env) error {
-	cfg, log, err := e.part()
+	cfg, log, flush, err := e.part()
 	if err != nil {
 		return err
 	}
+	defer flush()
 	return app.Sidecar(e.ctx, cfg, log, func(addrs []net.Addr) {
 		var list []string
 		for _, a := range addrs {
@@ -74,10 +76,11 @@ and the sweeping of keys that no patient came for.`
 }
 
 func (workerCmd) Run(e *env) error {
-	cfg, log, err := e.part()
+	cfg, log, flush, err := e.part()
 	if err != nil {
 		return err
 	}
+	defer flush()
 	return app.Worker(e.ctx, cfg, log, func() {
 		log.InfoContext(e.ctx, "worker running")
 		e.ready()
@@ -121,12 +124,13 @@ func (versionCmd) Run(e *env) error {
 }
 
 // part returns what a part of the system runs with.
-func (e *env) part() (*app.Config, *slog.Logger, error) {
+func (e *env) part() (*app.Config, *slog.Logger, func(), error) {
 	cfg, err := e.config("", "")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return cfg, app.NewLogger(e.err, cfg.LogLevel), nil
+	log, flush := app.NewLogger(e.err, cfg.LogLevel)
+	return cfg, log, flush, nil
 }
 
 // ready tells the supervisor, if there is one, that this part is.

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -372,13 +371,4 @@ func (d *dev) greet() {
 	d.say("\n# An admin with MFA reads who looked\ncurl -s %s/audit \\\n    -H 'Authorization: Bearer %s'", url, d.info.Tokens["admin"])
 	d.say("\nThe tokens live 12 hours. Others: medirecord token --data %s --role nurse --practice %s", d.files.dir, d.info.Practices[0])
 	d.say("Ctrl-C stops everything.")
-}
-
-// NewLogger returns the structured log: JSON lines, ids and codes only.
-func NewLogger(w io.Writer, level string) *slog.Logger {
-	var l slog.Level
-	if l.UnmarshalText([]byte(cmp.Or(level, "info"))) != nil {
-		l = slog.LevelInfo
-	}
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l}))
 }

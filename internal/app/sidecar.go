@@ -31,6 +31,7 @@ const DevIssuer = "https://issuer.medirecord-dev.invalid"
 // Sidecar runs the sidecar until the context ends, and tells ready where it
 // listens. It needs no database and takes no database URL.
 func Sidecar(ctx context.Context, cfg *Config, log *slog.Logger, ready func([]net.Addr)) error {
+	relaxGC()
 	if err := cfg.checkFailMode(); err != nil {
 		return err
 	}
