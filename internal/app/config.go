@@ -192,11 +192,11 @@ func withoutValues(err error) error {
 	var lines []string
 	for _, e := range te.Errors {
 		where, _, _ := strings.Cut(e, ": ")
-		switch head, _, quoted := strings.Cut(e, "`"); {
-		case quoted:
+		switch {
+		case strings.Contains(e, "cannot unmarshal "):
 			lines = append(lines, where+": "+wanted(e[strings.LastIndex(e, " into ")+len(" into "):]))
 		default:
-			head, _, _ = strings.Cut(head, " not found in type ") // a type of ours says nothing to an operator
+			head, _, _ := strings.Cut(e, " not found in type ") // a type of ours says nothing to an operator
 			if name, ok := strings.CutPrefix(head, where+": field "); ok {
 				head = where + ": " + name + " is not one of ours; `medirecord config check --help` lists the names"
 			}
@@ -329,7 +329,7 @@ func (c *Config) checkFailMode() error {
 func prefixes(name, text string) ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	for _, s := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
-		if a, err := netip.ParseAddr(s); err == nil {
+		if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
 			out = append(out, netip.PrefixFrom(a, a.BitLen()))
 			continue
 		}

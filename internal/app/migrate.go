@@ -56,8 +56,12 @@ func Migrate(ctx context.Context, cfg *Config, said func(string)) error {
 				return err
 			}
 			for _, k := range keys {
-				if err := postgres.InstallContextKey(ctx, conn, k.KID, k.Key); err != nil {
+				installed, err := postgres.InstallContextKey(ctx, conn, k.KID, k.Key)
+				if err != nil {
 					return fmt.Errorf("installing the context key: %w", err)
+				}
+				if installed {
+					said(db.name + ": context key " + k.KID)
 				}
 			}
 			return nil

@@ -81,9 +81,11 @@ func (s *Service) through(ctx context.Context, c *med.Caller, action string, pat
 	if !in.written {
 		if lost := s.trail.Append(in.entry); lost != nil {
 			s.log.ErrorContext(ctx, "audit entry not written", slog.String("event", string(in.entry.ID)), slog.String("outcome", string(in.entry.Outcome)))
-			if err == nil || in.entry.Outcome != audit.Denied {
+			// A denial stays a denial, and an outage says what was out first. Any
+			// other answer tells something, and nothing is told unrecorded.
+			if err == nil || in.entry.Outcome != audit.Denied && med.KindOf(err).Status < 500 {
 				err = lost
-			} // a denial stays a denial
+			}
 			return err
 		}
 	}
@@ -182,6 +184,12 @@ func errOtherPractice() error {
 // get the same answer for every id, existing or not, because who is a patient
 // here is itself PHI (45 CFR 160.103).
 func (s *Service) absent(ctx context.Context, in *entered, id med.PatientID) error {
+	if in.caller.Patient == id { // their own, which is deleted or never was
+		if _, err := in.settle(med.RelationSelf); err != nil {
+			return err
+		}
+		return med.NotFound.New("No such patient.")
+	}
 	if _, err := in.settle(med.RelationSamePractice); err != nil {
 		return err
 	}

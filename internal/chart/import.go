@@ -5,6 +5,7 @@ package chart
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,6 +86,9 @@ func (s *Service) importBundle(ctx context.Context, in *entered, practice med.Pr
 		return Imported{}, err
 	}
 	it.digest = digest[:]
+	if b.Records, err = it.named(b.Records); err != nil {
+		return Imported{}, err
+	}
 	if before, err := s.importedBefore(ctx, in, it); err != nil || before.Skipped {
 		return before, err
 	}
@@ -103,6 +107,24 @@ func (s *Service) importBundle(ctx context.Context, in *entered, practice med.Pr
 		return Imported{}, med.Conflict.Because(err).Coded("imported_meanwhile")
 	}
 	return out, err
+}
+
+// named gives the records ids that tell nothing. A UUID is kept; any other id of
+// the source may tell a kind, a number, a name, and is replaced by a keyed
+// digest of it, the same at the next import.
+func (it *intake) named(records []med.Record) ([]med.Record, error) {
+	out := slices.Clone(records)
+	for i := range out {
+		if med.IsUUID(string(out[i].ID)) {
+			continue
+		}
+		sum, err := it.index.Digest("record_id", []byte(out[i].ID))
+		if err != nil {
+			return nil, err
+		}
+		out[i].ID = med.RecordID(hex.EncodeToString(sum[:16]))
+	}
+	return out, nil
 }
 
 // importedBefore reports whether this very bundle is in, and notes so.
@@ -184,7 +206,7 @@ func (s *Service) importFirst(ctx context.Context, in *entered, it *intake, b *B
 		return Imported{}, err
 	}
 	out := Imported{Patient: it.patient, Created: len(added.ids)}
-	in.entry.Detail.Counts = counts(b, out)
+	in.entry.Detail.Counts = counts(out)
 	err = s.db.InTxWithin(ctx, importWithin, signed, func(tx pgx.Tx) error {
 		if err := s.db.Q.AddPatient(ctx, tx, pgdb.AddPatientParams{
 			ID: string(it.patient), PracticeID: string(it.practice), Version: 1, DekVersion: 1, Sealed: sealed, EventID: string(in.entry.ID),
@@ -249,7 +271,7 @@ func (s *Service) importAgain(ctx context.Context, in *entered, it *intake, b *B
 		if err := s.changePatient(ctx, tx, in, it, row, b); err != nil {
 			return err
 		}
-		in.entry.Detail.Counts = counts(b, out)
+		in.entry.Detail.Counts = counts(out)
 		return s.finish(ctx, tx, in, it, b, added, changed)
 	})
 	in.written = err == nil
@@ -471,13 +493,10 @@ func (s *Service) index(ctx context.Context, tx pgx.Tx, it *intake, p *med.Patie
 	return s.db.Q.AddBlindIndexes(ctx, tx, params)
 }
 
-// counts is what the entry says of the bundle: how many of each kind, never
-// which.
-func counts(b *Bundle, out Imported) map[string]int {
+// counts is what the entry says of the bundle: how many records, never of which
+// kind.
+func counts(out Imported) map[string]int {
 	n := map[string]int{"created": out.Created, "updated": out.Updated, "unchanged": out.Unchanged}
-	for i := range b.Records {
-		n["kind_"+string(b.Records[i].Kind)]++
-	}
 	maps.DeleteFunc(n, func(_ string, v int) bool { return v == 0 })
 	return n
 }

@@ -107,7 +107,7 @@ func (g *Gatherer) add(e entry, d *doc) error {
 func (g *Gatherer) take(e entry, d *doc) error {
 	if e.id == "" {
 		// Without an id the bundle's own name for the entry is the next best.
-		if uuid, ok := strings.CutPrefix(e.fullURL, "urn:uuid:"); ok && isUUID(uuid) {
+		if uuid, ok := strings.CutPrefix(e.fullURL, "urn:uuid:"); ok && med.IsUUID(uuid) {
 			e.id = uuid
 		}
 	}

@@ -40,7 +40,7 @@ func KindOf(resourceType string) med.Kind {
 // resource, so that the same resource finds itself again.
 func RecordID(resourceType, id, raw string) med.RecordID {
 	switch {
-	case isUUID(id):
+	case med.IsUUID(id):
 		return med.RecordID(id)
 	case id == "":
 		return digestID(raw)
@@ -58,20 +58,6 @@ func typedID(resourceType, id string) med.RecordID {
 func digestID(of string) med.RecordID {
 	sum := sha256.Sum256([]byte(of))
 	return med.RecordID("x." + hex.EncodeToString(sum[:16]))
-}
-
-func isUUID(s string) bool {
-	if len(s) != 36 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i] | 0x20
-		dash := i == 8 || i == 13 || i == 18 || i == 23
-		if dash != (s[i] == '-') || !dash && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
 }
 
 func (m *mapper) record(e entry) (med.Record, error) {

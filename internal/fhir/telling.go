@@ -2,7 +2,11 @@
 
 package fhir
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/medirecord/medirecord/internal/med"
+)
 
 // Ids stand in clear in the database, in URLs and in logs, so they must tell
 // nothing. Some sources make them of a medical record number, a social security
@@ -36,7 +40,7 @@ func telling(v val) []string {
 // tells says whether an id contains any of it. A UUID does not, even where the
 // source uses the same one as its record number: it is random.
 func tells(id string, what []string) bool {
-	if isUUID(id) {
+	if med.IsUUID(id) {
 		return false
 	}
 	id = bare(id)

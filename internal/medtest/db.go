@@ -93,7 +93,7 @@ func templates(ctx context.Context, c *pglocal.Cluster) error {
 		}
 		err = postgres.Migrate(ctx, conn, steps, func(string) {})
 		if err == nil {
-			err = postgres.InstallContextKey(ctx, conn, ContextKey.KID, ContextKey.Key)
+			_, err = postgres.InstallContextKey(ctx, conn, ContextKey.KID, ContextKey.Key)
 		}
 		if err == nil && db == clinicalTemplate {
 			_, err = conn.Exec(ctx, `select audit.make_partitions(6)`)

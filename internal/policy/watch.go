@@ -5,7 +5,6 @@ package policy
 import (
 	"context"
 	"crypto/sha256"
-	"log/slog"
 	"sync/atomic"
 	"time"
 )
@@ -116,7 +115,6 @@ func (w *Watcher) look(ctx context.Context) {
 		return // only its cases changed, or the old text came back
 	}
 	w.taken.Add(1)
-	slog.InfoContext(ctx, "policy file in force", slog.String("revision", e.revision))
 	if w.cfg.Changed != nil {
 		w.cfg.Changed(ctx, e.revision)
 	}
@@ -124,8 +122,6 @@ func (w *Watcher) look(ctx context.Context) {
 
 func (w *Watcher) refuse(ctx context.Context, why error) {
 	w.refused.Add(1)
-	slog.ErrorContext(ctx, "policy file refused; the old one stays in force",
-		slog.String("revision_in_force", w.Engine().revision), slog.String("reason", why.Error()))
 	if w.cfg.Refused != nil {
 		w.cfg.Refused(ctx, why.Error())
 	}

@@ -174,8 +174,9 @@ func run(ctx context.Context, conn *pgx.Conn, n int, s Step, sum [32]byte) error
 }
 
 // InstallContextKey gives the database a verifying key: the key XORed with
-// HMAC's pads. Installing it again changes nothing.
-func InstallContextKey(ctx context.Context, conn *pgx.Conn, kid string, key [32]byte) error {
+// HMAC's pads, and reports whether it was new. Installing it again changes
+// nothing.
+func InstallContextKey(ctx context.Context, conn *pgx.Conn, kid string, key [32]byte) (installed bool, err error) {
 	ik, ok := make([]byte, 64), make([]byte, 64)
 	for i := range 64 {
 		var b byte
@@ -184,12 +185,14 @@ func InstallContextKey(ctx context.Context, conn *pgx.Conn, kid string, key [32]
 		}
 		ik[i], ok[i] = b^0x36, b^0x5c
 	}
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `set local role medirecord_context`); err != nil {
 			return Unavailable(err)
 		}
-		_, err := tx.Exec(ctx, `insert into ctx_private.key (kid, ik, ok) values ($1, $2, $3)
-			on conflict (kid) do update set ik = excluded.ik, ok = excluded.ok`, kid, ik, ok)
+		tag, err := tx.Exec(ctx, `insert into ctx_private.key as k (kid, ik, ok) values ($1, $2, $3)
+			on conflict (kid) do update set ik = excluded.ik, ok = excluded.ok where (k.ik, k.ok) <> (excluded.ik, excluded.ok)`, kid, ik, ok)
+		installed = tag.RowsAffected() > 0
 		return Unavailable(err)
 	})
+	return installed, err
 }

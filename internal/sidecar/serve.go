@@ -118,7 +118,7 @@ func listen(ctx context.Context, addr string, mutual bool, l Listen) (net.Listen
 	ip := net.ParseIP(host)
 	loopback := host == "localhost" || ip != nil && ip.IsLoopback()
 	if !mutual && (!l.Dev || !loopback) {
-		return nil, fmt.Errorf("sidecar address %s would be plaintext: set MEDIRECORD_TLS_CERT, MEDIRECORD_TLS_KEY and MEDIRECORD_TLS_CA, or listen on unix:///path", addr)
+		return nil, fmt.Errorf("sidecar address %s would be plaintext: set CORESDK_TLS_CERT, CORESDK_TLS_KEY and CORESDK_TLS_CA, or listen on unix:///path", addr)
 	}
 	ln, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
