@@ -12,12 +12,14 @@ import (
 // its supervisor hold all of its output.
 const maxLine = 64 << 10
 
-// lines writes whole lines with a name before each. Each line is one Write, so
-// that the lines of several children do not mix.
+// lines writes whole lines with a name before each. What comes together is
+// written together, in whole lines, so that those of several children do not
+// mix.
 type lines struct {
 	to     io.Writer
 	prefix []byte
 	rest   []byte // begins with prefix when not empty
+	whole  []byte // lines to write
 }
 
 func newLines(to io.Writer, name string) *lines {
@@ -46,20 +48,34 @@ func (l *lines) Write(p []byte) (int, error) {
 			p = p[1:]
 		}
 		if whole || len(l.rest) >= maxLine {
-			l.flush()
+			l.end()
 		}
 	}
+	l.write()
 	return n, nil
 }
 
-// flush writes the line as far as it is known. A supervisor whose own output
-// is gone is no reason to block or end a child, so the error is dropped.
-func (l *lines) flush() {
-	if len(l.rest) == 0 {
-		return
+// end takes the line as far as it is known.
+func (l *lines) end() {
+	if len(l.rest) > 0 {
+		l.whole = append(append(l.whole, l.rest...), '\n')
+		l.rest = l.rest[:0]
 	}
-	_, _ = l.to.Write(append(l.rest, '\n'))
-	l.rest = l.rest[:0]
+}
+
+// write writes what is whole. A supervisor whose own output is gone is no
+// reason to block or end a child, so the error is dropped.
+func (l *lines) write() {
+	if len(l.whole) > 0 {
+		_, _ = l.to.Write(l.whole)
+		l.whole = l.whole[:0]
+	}
+}
+
+// flush writes the line as far as it is known.
+func (l *lines) flush() {
+	l.end()
+	l.write()
 }
 
 // Sync makes a writer safe for the output of several children.
