@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/pprof"
 	"strings"
 
 	"github.com/medirecord/medirecord/internal/app"
@@ -36,6 +37,7 @@ func (serveCmd) Run(e *env) error {
 		return err
 	}
 	defer flush()
+	defer e.profile(cfg)()
 	return app.Serve(e.ctx, cfg, log, func(api, ops net.Addr) {
 		log.InfoContext(e.ctx, "serving", slog.String("api", api.String()), slog.String("ops", ops.String()))
 		e.ready(api.String(), ops.String())
@@ -131,6 +133,26 @@ func (e *env) part() (*app.Config, *slog.Logger, func(), error) {
 	}
 	log, flush := app.NewLogger(e.err, cfg.LogLevel)
 	return cfg, log, flush, nil
+}
+
+// profile writes a CPU profile of a development server to the file that
+// MEDIRECORD_PROFILE names. Elsewhere there is none to be had.
+func (e *env) profile(cfg *app.Config) (stop func()) {
+	for _, kv := range e.environ {
+		path, ok := strings.CutPrefix(kv, "MEDIRECORD_PROFILE=")
+		if !ok || path == "" || !cfg.Dev() {
+			continue
+		}
+		f, err := os.Create(path)
+		if err != nil || pprof.StartCPUProfile(f) != nil {
+			break
+		}
+		return func() {
+			pprof.StopCPUProfile()
+			_ = f.Close()
+		}
+	}
+	return func() {}
 }
 
 // ready tells the supervisor, if there is one, that this part is.

@@ -96,7 +96,7 @@ func startUpRefusals(t *testing.T, s *devServer) {
 		{name: "a certificate that is none", env: []string{"MEDIRECORD_HTTP_TLS_CERT=none.pem", "MEDIRECORD_HTTP_TLS_KEY=none.pem"}, want: "MEDIRECORD_HTTP_TLS_CERT: "},
 		{name: "a busy port", env: []string{"MEDIRECORD_LISTEN=" + strings.TrimPrefix(s.info.API, "http://")}, want: "MEDIRECORD_LISTEN: "},
 		{name: "a busy port for operations", env: []string{"MEDIRECORD_OPS_LISTEN=" + strings.TrimPrefix(s.info.API, "http://")}, want: "MEDIRECORD_OPS_LISTEN: "},
-		{name: "no token for the service", env: []string{"MEDIRECORD_SERVICE_TOKEN_FILE=none.token"}, want: "none.token"},
+		{name: "no token for the service", env: []string{"MEDIRECORD_SERVICE_TOKEN_FILE=none.token"}, want: "MEDIRECORD_SERVICE_TOKEN_FILE: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.change != nil {

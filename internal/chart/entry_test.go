@@ -191,7 +191,7 @@ func TestHiddenValuesDoNotInterfere(t *testing.T) {
 			p.MRN, p.Phone, p.Email, p.Insurance, p.Sex = "MRN-999", "", "", med.Insurance{}, "other"
 			p.Address = med.Address{City: "Springfield"}
 		}),
-		"a chart beside": s.Patient(t, medtest.North, func() med.Patient { p := medtest.Alice(); p.SourceID = "source-7"; return p }(), observation("r-1", "5.4")),
+		"a chart beside": s.Patient(t, medtest.North, func() med.Patient { p := medtest.Alice(); p.SourceID = "source-7"; return p }(), observation(rid(1), "5.4")),
 	}
 	want := s.Get(t, s.PatientOf(t, alice, medtest.North), path(alice))
 	if want.Status != 200 || !strings.Contains(want.Body, `"ssn":"***-**-6789","dob":"****-**-15","diagnosis":""`) {

@@ -87,7 +87,7 @@ func TestAWriteAndItsEntryAreBothOrNeither(t *testing.T) {
 	super := s.DB.Super(t)
 	medtest.Exec(t, super, `revoke insert on audit.event from medirecord_app`)
 	door := s.Door(t, "import")
-	done, err := door.Import(t.Context(), chart.Importer("test"), medtest.North, bundle("b", medtest.Alice(), observation("r-1", "1")))
+	done, err := door.Import(t.Context(), chart.Importer("test"), medtest.North, bundle("b", medtest.Alice(), observation(rid(1), "1")))
 	if med.KindOf(err) != med.AuditUnavailable {
 		t.Errorf("got %v, want audit-unavailable", err)
 	}
@@ -101,7 +101,7 @@ func TestAWriteAndItsEntryAreBothOrNeither(t *testing.T) {
 		t.Errorf("got %+v, want the failure", e)
 	}
 	medtest.Exec(t, super, `grant insert on audit.event to medirecord_app`)
-	if done, err = door.Import(t.Context(), chart.Importer("test"), medtest.North, bundle("b", medtest.Alice(), observation("r-1", "1"))); err != nil || done.Created != 1 {
+	if done, err = door.Import(t.Context(), chart.Importer("test"), medtest.North, bundle("b", medtest.Alice(), observation(rid(1), "1"))); err != nil || done.Created != 1 {
 		t.Errorf("afterwards: got %+v, %v", done, err)
 	}
 }

@@ -28,6 +28,9 @@ func bundle(name string, p med.Patient, records ...med.Record) chart.Bundle {
 	return chart.Bundle{Patient: p, Records: records, Hash: sha256.Sum256([]byte(name))}
 }
 
+// rid is the nth record's id, of a kind that is kept.
+func rid(n int) med.RecordID { return med.RecordID(fmt.Sprintf("00000000-0000-4000-8000-%012d", n)) }
+
 func observation(id med.RecordID, value med.PHI) med.Record {
 	return med.Record{
 		ID: id, Kind: med.KindObservation, Type: "Observation", Status: "final", Sensitivity: med.SensitivityNormal,
@@ -85,12 +88,12 @@ func TestImportingAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	alice := medtest.Alice()
-	first := bundle("monday", alice, observation("r-1", "5.1"), observation("r-2", "6.2"), observation("r-3", "7.3"))
+	first := bundle("monday", alice, observation(rid(1), "5.1"), observation(rid(2), "6.2"), observation(rid(3), "7.3"))
 	done := d.put(t, medtest.North, first)
 	if done.Created != 3 || done.Updated+done.Unchanged != 0 || done.Skipped {
 		t.Errorf("first: got %+v", done)
 	}
-	if diff := cmp.Diff(d.counts(t, done.Event), map[string]int{"created": 3, "kind_observation": 3}); diff != "" {
+	if diff := cmp.Diff(d.counts(t, done.Event), map[string]int{"created": 3}); diff != "" {
 		t.Error("counts (-got +want)\n" + diff)
 	}
 	rows, was := d.rows(t), d.read(t, medtest.North, done.Patient)
@@ -112,18 +115,18 @@ func TestImportingAgainAndAgain(t *testing.T) {
 	// The literal diagnosis is derived from conditions, of which there are none.
 	tuesday := alice
 	tuesday.Phone, tuesday.Email, tuesday.Insurance = "555-010-7777", "", med.Insurance{}
-	done = d.put(t, medtest.North, bundle("tuesday", tuesday, observation("r-1", "5.1"), observation("r-2", "9.9"), observation("r-4", "8.4")))
+	done = d.put(t, medtest.North, bundle("tuesday", tuesday, observation(rid(1), "5.1"), observation(rid(2), "9.9"), observation(rid(4), "8.4")))
 	if done.Created != 1 || done.Updated != 1 || done.Unchanged != 1 {
 		t.Errorf("another content: got %+v", done)
 	}
-	if diff := cmp.Diff(d.counts(t, done.Event), map[string]int{"created": 1, "updated": 1, "unchanged": 1, "kind_observation": 3}); diff != "" {
+	if diff := cmp.Diff(d.counts(t, done.Event), map[string]int{"created": 1, "updated": 1, "unchanged": 1}); diff != "" {
 		t.Error("counts (-got +want)\n" + diff)
 	}
 	versions := map[string]int64{}
-	for _, id := range []string{"r-1", "r-2", "r-3", "r-4"} {
+	for n := 1; n <= 4; n++ {
 		var v int64
-		medtest.Scan(t, d.super, []any{&v}, `select version from medirecord.record where id = $1`, id)
-		versions[id] = v
+		medtest.Scan(t, d.super, []any{&v}, `select version from medirecord.record where id = $1`, string(rid(n)))
+		versions[fmt.Sprint("r-", n)] = v
 	}
 	if diff := cmp.Diff(versions, map[string]int64{"r-1": 1, "r-2": 2, "r-3": 1, "r-4": 1}); diff != "" {
 		t.Error("versions of the records: what is removed stays (-got +want)\n" + diff)
@@ -225,7 +228,7 @@ func TestAnImportThatFailsLeavesNothingHalfDone(t *testing.T) {
 	d := newDesk(t)
 	p := withSource("source-1")
 	p.ID = "p-001"
-	twice := bundle("bad", p, observation("r-1", "1"), observation("r-2", "2"), observation("r-1", "3"))
+	twice := bundle("bad", p, observation(rid(1), "1"), observation(rid(2), "2"), observation(rid(1), "3"))
 	before := d.rows(t)
 	_, err := d.door.Import(t.Context(), chart.Importer("test"), medtest.North, twice)
 	if med.KindOf(err) != med.Conflict {
@@ -243,7 +246,7 @@ func TestAnImportThatFailsLeavesNothingHalfDone(t *testing.T) {
 	if n := count(t, keys, "keys.patient_key where patient_id = 'p-001' and state = 'pending'"); n != 1 {
 		t.Errorf("%d pending keys, want 1", n)
 	}
-	done := d.put(t, medtest.North, bundle("good", p, observation("r-1", "1"), observation("r-2", "2")))
+	done := d.put(t, medtest.North, bundle("good", p, observation(rid(1), "1"), observation(rid(2), "2")))
 	if done.Patient != "p-001" || done.Created != 2 {
 		t.Errorf("afterwards: got %+v", done)
 	}
@@ -256,9 +259,9 @@ func TestAnImportThatFailsLeavesNothingHalfDone(t *testing.T) {
 	// The same in a chart that is there.
 	before = d.rows(t)
 	for name, bad := range map[string]chart.Bundle{
-		"a new record twice":  bundle("bad 2", p, observation("r-8", "1"), observation("r-8", "2")),
-		"an old record twice": bundle("bad 3", p, observation("r-1", "8"), observation("r-1", "9")),
-		"an old and a new":    bundle("bad 4", p, observation("r-1", "8"), observation("r-9", "1"), observation("r-9", "1")),
+		"a new record twice":  bundle("bad 2", p, observation(rid(8), "1"), observation(rid(8), "2")),
+		"an old record twice": bundle("bad 3", p, observation(rid(1), "8"), observation(rid(1), "9")),
+		"an old and a new":    bundle("bad 4", p, observation(rid(1), "8"), observation(rid(9), "1"), observation(rid(9), "1")),
 	} {
 		if _, err := d.door.Import(t.Context(), chart.Importer("test"), medtest.North, bad); err == nil {
 			t.Errorf("%s: imported", name)
@@ -280,7 +283,7 @@ func TestImportsAtOnce(t *testing.T) {
 			d := newDesk(t)
 			p := withSource("source-1")
 			p.ID = id
-			b := bundle("a", p, observation("r-1", "1"), observation("r-2", "2"))
+			b := bundle("a", p, observation(rid(1), "1"), observation(rid(2), "2"))
 			var mu sync.Mutex
 			n := map[string]int{}
 			var all sync.WaitGroup
@@ -352,10 +355,10 @@ func TestImportingADeletedPatient(t *testing.T) {
 	d := newDesk(t)
 	p := withSource("source-1")
 	p.ID = "p-001"
-	d.put(t, medtest.North, bundle("a", p, observation("r-1", "1")))
+	d.put(t, medtest.North, bundle("a", p, observation(rid(1), "1")))
 	medtest.Exec(t, d.super, `update medirecord.patient set deleted_at = now()`)
 	before := d.rows(t)
-	_, err := d.door.Import(t.Context(), chart.Importer("test"), medtest.North, bundle("b", p, observation("r-1", "2")))
+	_, err := d.door.Import(t.Context(), chart.Importer("test"), medtest.North, bundle("b", p, observation(rid(1), "2")))
 	if err == nil {
 		t.Error("imported into the chart of a patient who was deleted")
 	}
@@ -452,5 +455,63 @@ func TestAddPracticeAfterACrash(t *testing.T) {
 				t.Errorf("%s, %s: %d entries, want %d", action, outcome, got, n)
 			}
 		}
+	}
+}
+
+// What a source calls its records may tell what they are about.
+func TestIDsOfRecordsTellNothing(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	telling := func(name string) chart.Bundle {
+		return bundle(name, withSource("source-1"), observation("hiv-viral-load-2024", "1"), observation("HIV-VIRAL-LOAD-2024", "2"), observation(rid(1), "3"))
+	}
+	d.Secret("hiv-viral-load", "HIV-VIRAL-LOAD")
+	ids := func(practice med.PracticeID) string {
+		rows, err := d.super.Query(t.Context(), `select id from medirecord.record where practice_id = $1 order by id`, string(practice))
+		noError(t, err)
+		all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		noError(t, err)
+		return strings.Join(all, " ")
+	}
+	d.put(t, medtest.North, telling("a"))
+	north := ids(medtest.North)
+	if strings.Contains(strings.ToLower(north), "hiv") || len(strings.Fields(north)) != 3 || !strings.Contains(north, string(rid(1))) {
+		t.Errorf("got %s", north)
+	}
+	if done := d.put(t, medtest.North, telling("a, written again")); done.Unchanged != 3 || ids(medtest.North) != north {
+		t.Errorf("again: got %+v", done)
+	}
+	d.put(t, medtest.South, telling("a"))
+	for _, id := range strings.Fields(ids(medtest.South)) {
+		if id != string(rid(1)) && strings.Contains(north, id) {
+			t.Error("two practices give a record the same id: it can be matched")
+		}
+	}
+}
+
+func TestSomebodyElseUnderTheSameIDAtTheSource(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.put(t, medtest.North, bundle("a", withSource("source-1"), observation(rid(1), "1")))
+	before := d.rows(t)
+	for name, change := range map[string]func(*med.Patient){
+		"another SSN": func(p *med.Patient) { p.SSN = "999-99-9999" }, "another MRN": func(p *med.Patient) { p.MRN = "MRN-9" }, "another birth date": func(p *med.Patient) { p.DOB = "1999-09-09" },
+	} {
+		p := withSource("source-1")
+		change(&p)
+		if _, err := d.door.Import(t.Context(), chart.Importer("test"), medtest.North, bundle(name, p, observation(rid(1), "2"))); med.KindOf(err) != med.Conflict || med.CodeOf(err) != "identity_conflict" {
+			t.Errorf("%s: got %v, want a conflict", name, err)
+		}
+	}
+	var version int64
+	medtest.Scan(t, d.super, []any{&version}, `select max(version) from medirecord.record`)
+	if d.rows(t) != before || version != 1 {
+		t.Errorf("rows %v, want %v; version %d", d.rows(t), before, version)
+	}
+	// A bundle that does not say is no contradiction.
+	p := withSource("source-1")
+	p.SSN, p.MRN, p.DOB = "", "", ""
+	if v := d.read(t, medtest.North, d.put(t, medtest.North, bundle("silent", p)).Patient); v.SSN != "123-45-6789" || v.DOB != "1985-06-15" {
+		t.Error("what the newer bundle does not say is gone")
 	}
 }
