@@ -55,8 +55,9 @@ func (r *run) feedSet(ctx context.Context, s set, jobs chan<- job) (err error) {
 	}
 	sp := newSpool(r.TempDir, expect)
 	defer func() { err = errors.Join(err, sp.close()) }()
+	shared := newCommons()
 	for i, f := range s.files {
-		if err := r.sortFile(ctx, sp, i, f); err != nil {
+		if err := r.sortFile(ctx, sp, shared, i, f); err != nil {
 			if errors.Is(err, errStopped) {
 				return err
 			}
@@ -65,11 +66,15 @@ func (r *run) feedSet(ctx context.Context, s set, jobs chan<- job) (err error) {
 			return nil
 		}
 	}
-	return r.feedParts(ctx, s, sp, bytes, jobs)
+	if err := r.feedParts(ctx, s, sp, shared, bytes, jobs); err != nil {
+		return err
+	}
+	shared.left(r.share)
+	return nil
 }
 
 // sortFile puts the lines of a file into the spool.
-func (r *run) sortFile(ctx context.Context, sp *spool, index int, f file) error {
+func (r *run) sortFile(ctx context.Context, sp *spool, shared *commons, index int, f file) error {
 	in, err := openFile(f.path)
 	if err != nil {
 		return err
@@ -99,7 +104,9 @@ func (r *run) sortFile(ctx context.Context, sp *spool, index int, f file) error 
 				r.refused(ctx, job{name: f.path}, &lineError{file: f.path, line: lineOf(res, err), err: err})
 			}
 		case !ok:
-			r.share(res.Type)
+			if !shared.add(index, res) {
+				r.share(res.Type)
+			}
 		default:
 			if err := sp.add(place(patient, len(sp.parts)), pack(line{index, res.Index, patient, res.Raw})); err != nil {
 				return err
@@ -160,7 +167,7 @@ func unpack(b []byte) line {
 }
 
 // feedParts sends the charts of one part of the spool after the other.
-func (r *run) feedParts(ctx context.Context, s set, sp *spool, size int64, jobs chan<- job) error {
+func (r *run) feedParts(ctx context.Context, s set, sp *spool, shared *commons, size int64, jobs chan<- job) error {
 	var total int64
 	for _, p := range sp.parts {
 		total += p.bytes
@@ -176,7 +183,7 @@ func (r *run) feedParts(ctx context.Context, s set, sp *spool, size int64, jobs 
 			return err
 		}
 		for _, lines := range charts(items) {
-			share := int64(0)
+			lines, share := shared.with(lines), int64(0)
 			for _, l := range lines {
 				share += int64(len(l.raw))
 			}

@@ -27,8 +27,9 @@ type Summary struct {
 	Kinds     map[med.Kind]int
 	// Records of the imported charts.
 	Created, Updated, Kept int
-	// Shared counts the NDJSON resources that belong to no patient, by type:
-	// organizations, practitioners. They are not stored.
+	// Shared counts, by type, the NDJSON resources that belong to no patient and
+	// to which no chart refers, or for which there was no room. They are not
+	// stored.
 	Shared      map[string]int
 	Warnings    int
 	Failed      []Failure

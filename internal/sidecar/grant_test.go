@@ -232,3 +232,37 @@ func TestGrantsAskedForAtOnceAreOne(t *testing.T) {
 		t.Errorf("%d lines of grants in the state file, want 1", n)
 	}
 }
+
+// A search through the ids comes to an end; care goes on under what is open.
+func TestGrantsBeyondCareAreRefused(t *testing.T) {
+	t.Parallel()
+	w := start(t, options{})
+	tok := w.er(t, claims{"sid": "s"})
+	var qs []*pb.Question
+	for i := range uint64(230) {
+		q := emergency(tok, fmt.Sprint("p-", i))
+		q.Id = i
+		qs = append(qs, q)
+	}
+	opened := 0
+	for i, a := range w.ask(t, qs...) {
+		if a.GetRuling().GetGrant().GetOpened() {
+			opened++
+		} else if i < 200 {
+			t.Errorf("question %d: got %v", i, a)
+		} else {
+			refusedWith(t, a, "rate_limited", "grants")
+		}
+	}
+	if opened != 200 || !strings.Contains(w.log.String(), "ALERT break-glass grants beyond care") {
+		t.Errorf("%d grants were opened, want 200 and an alert", opened)
+	}
+	if g := w.granted(t, tok, "p-7"); g.GetOpened() {
+		t.Errorf("an open one goes on: got %v", g)
+	}
+	w.restart(t)
+	refusedWith(t, w.one(t, emergency(w.er(t, claims{"sid": "another"}), "p-7")), "rate_limited", "grants")
+	w.granted(t, w.er(t, claims{"sub": "er-2"}), "p-7")
+	w.clock.advance(61 * time.Minute)
+	w.granted(t, w.er(t, nil), "p-7")
+}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -138,6 +139,25 @@ func TestAUnixSocket(t *testing.T) {
 		t.Error("no context for the service")
 	}
 
+	t.Run("a group may use it", func(t *testing.T) {
+		t.Parallel()
+		if os.Getuid() != 0 {
+			t.Skip("only root may give a file to any group")
+		}
+		path := filepath.Join(t.TempDir(), "s")
+		s, err := w.service.Listening(t.Context(), sidecar.Listen{Addrs: []string{"unix://" + path}, Group: "daemon"})
+		noError(t, err)
+		defer s.Stop()
+		info, err := os.Stat(path)
+		noError(t, err)
+		if st, ok := info.Sys().(*syscall.Stat_t); !ok || info.Mode().Perm() != 0o660 || st.Gid == 0 {
+			t.Errorf("mode %o, %+v; want 660 and the group's", info.Mode().Perm(), info.Sys())
+		}
+		if s, err := w.service.Listening(t.Context(), sidecar.Listen{Addrs: []string{"unix://" + path + "2"}, Group: "no-such-group"}); err == nil {
+			s.Stop()
+			t.Error("listens for a group that is none")
+		}
+	})
 	t.Run("a file in its place is not removed", func(t *testing.T) {
 		t.Parallel()
 		path := filepath.Join(t.TempDir(), "precious")
