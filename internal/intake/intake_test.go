@@ -253,7 +253,9 @@ func TestNDJSON(t *testing.T) {
 	t.Run("what belongs to nobody goes to each chart that refers to it", func(t *testing.T) {
 		t.Parallel()
 		dir, s := t.TempDir(), &shelf{}
-		refer := func(raw, to string) string { return strings.TrimSuffix(raw, "}") + `,"performer":[{"reference":"` + to + `"}]}` }
+		refer := func(raw, to string) string {
+			return strings.TrimSuffix(raw, "}") + `,"performer":[{"reference":"` + to + `"}]}`
+		}
 		write(t, dir, "Observation.000.ndjson", lines(refer(observation("1", "Patient/a"), "Practitioner?identifier=urn:npi|7"), refer(observation("2", "Patient/b"), "Organization/o")))
 		write(t, dir, "Patient.000.ndjson", lines(person("a"), person("b")))
 		write(t, dir, "Practitioner.000.ndjson", lines(`{"resourceType":"Practitioner","id":"d","identifier":[{"system":"urn:npi","value":"7"}],"extension":[{"url":"urn:x","valueReference":{"reference":"Organization/o"}}]}`))
