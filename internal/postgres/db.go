@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -136,11 +138,8 @@ func Unavailable(err error) error {
 func unreachable(err error) bool {
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) {
-		switch pe.Code[:2] {
-		case "08", "53", "57", "58", "25", "55": // connection, resources, shutdown and cancel, system, read-only, locks
-			return true
-		}
-		return false
+		// Connection, resources, shutdown and cancel, system, read-only, locks.
+		return len(pe.Code) == 5 && slices.Contains([]string{"08", "53", "57", "58", "25", "55"}, pe.Code[:2])
 	}
 	var ne net.Error
 	var ce *pgconn.ConnectError
@@ -149,9 +148,10 @@ func unreachable(err error) bool {
 		pgconn.Timeout(err) || isClosed(err)
 }
 
+// isClosed reports whether the other side hung up, or we did.
 func isClosed(err error) bool {
-	// pgx wraps a broken read in an unexported error; what it says is fixed.
-	return !errors.Is(err, pgx.ErrNoRows) && !errors.Is(err, pgx.ErrTooManyRows) && errors.Unwrap(err) == nil && err.Error() == "conn closed"
+	// The pool's own error is of a package that we do not import; what it says is fixed.
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, pgconn.ErrConnClosed) || err.Error() == "closed pool"
 }
 
 // plain strips a server error down to its code and the names of the things

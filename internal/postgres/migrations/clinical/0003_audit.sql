@@ -53,7 +53,10 @@ alter table audit.event enable always trigger no_truncate;
 
 -- make_partitions makes the partitions of the last month, this one and the
 -- given number ahead, and returns how many it made. Row security, grants and
--- TRUNCATE triggers are not inherited by a partition: each gets its own.
+-- TRUNCATE triggers are not inherited by a partition: each gets its own, before
+-- it is attached. Attaching, unlike PARTITION OF, waits for no reader and stops
+-- no writer; and the lock that two makers meet at is one that only the owner
+-- can take.
 create function audit.make_partitions(ahead integer) returns integer
 language plpgsql security definer set search_path = pg_catalog
 as $$
@@ -63,17 +66,20 @@ declare
   name text;
   made integer := 0;
 begin
-  perform pg_advisory_xact_lock(hashtext('audit.make_partitions'));
   while month <= last loop
     name := 'event_' || to_char(month, 'YYYY_MM');
     if to_regclass('audit_part.' || name) is null then
-      execute format('create table audit_part.%I partition of audit.event for values from (%L) to (%L)',
-        name, month::timestamp at time zone 'UTC', (month + interval '1 month')::timestamp at time zone 'UTC');
+      lock table audit.event in share update exclusive mode;
+    end if;
+    if to_regclass('audit_part.' || name) is null then
+      execute format('create table audit_part.%I (like audit.event including defaults including constraints)', name);
+      execute format('revoke all on audit_part.%I from public', name);
       execute format('alter table audit_part.%I enable row level security', name);
       execute format('alter table audit_part.%I force row level security', name);
-      execute format('revoke all on audit_part.%I from public', name);
       execute format('create trigger no_truncate before truncate on audit_part.%I for each statement execute function audit.deny()', name);
       execute format('alter table audit_part.%I enable always trigger no_truncate', name);
+      execute format('alter table audit.event attach partition audit_part.%I for values from (%L) to (%L)',
+        name, month::timestamp at time zone 'UTC', (month + interval '1 month')::timestamp at time zone 'UTC');
       execute format('alter table audit_part.%I enable always trigger no_change', name);
       made := made + 1;
     end if;
@@ -94,9 +100,14 @@ grant select on audit.event to medirecord_app;
 -- checked here.
 create policy write on audit.event for insert to medirecord_trail
   with check (occurred_at between clock_timestamp() - interval '10 minutes' and clock_timestamp() + interval '1 minute');
--- In the transaction of a change, only what the context's own caller did.
+-- In the transaction of a change, only what the context's own caller did, under
+-- this very context, to the patient it names: the API cannot frame anybody, and
+-- another practice's officer does not find its inventions among their entries.
 create policy write_with_change on audit.event for insert to medirecord_app
   with check (actor_issuer || e'\x1f' || actor_subject = (select ctx.actor())
+         and ctx_nonce = (select ctx.fact('nonce'))
+         and (actor_practice is null or actor_practice = (select ctx.fact('practice')))
+         and (patient_id is null or (select ctx.fact('patient')) in (patient_id, '*'))
          and occurred_at between clock_timestamp() - interval '10 minutes' and clock_timestamp() + interval '1 minute');
 
 reset role;

@@ -29,7 +29,8 @@ revoke all on ctx_private.key from public;
 -- the answer.
 --
 -- Both sides of the comparison are hashed once more, so that its timing tells
--- nothing; the work is on bytes, which is faster than on text.
+-- nothing. The last dot is compared too: nothing can stand between payload and
+-- MAC. The work is on bytes, which is faster than on text.
 create function ctx_private.signed(contexts text[]) returns table (n bigint, payload jsonb)
 language plpgsql stable parallel safe set search_path = pg_catalog rows 16
 as $$
@@ -43,8 +44,8 @@ begin
     select s.n, s.b64 || repeat('=', (4 - octet_length(s.b64) % 4) % 4) as b64
       from parts s
       join ctx_private.key k on k.kid = s.kid and k.not_after > clock_timestamp()
-     where sha256(convert_to(encode(sha256(k.ok || sha256(k.ik || substr(s.whole, 1, octet_length(s.whole) - 65))), 'hex'), 'UTF8'))
-         = sha256(substr(s.whole, octet_length(s.whole) - 63))
+     where sha256(convert_to('.' || encode(sha256(k.ok || sha256(k.ik || substr(s.whole, 1, octet_length(s.whole) - 65))), 'hex'), 'UTF8'))
+         = sha256(substr(s.whole, octet_length(s.whole) - 64))
   ), said as materialized (
     select g.n, convert_from(decode(replace(replace(g.b64, '-', '+'), '_', '/'), 'base64'), 'UTF8')::jsonb as payload from good g
   )
