@@ -92,8 +92,12 @@ func (m *audited) run(ctx context.Context) error {
 			into *[]load
 			run  func() (load, error)
 		}{
-			{&m.a, func() (load, error) { return m.pgbench(ctx, url, "select.pgb") }},
-			{&m.b, func() (load, error) { return m.pgbench(ctx, url, "audited.pgb") }},
+			{&m.a, func() (load, error) {
+				return m.counted(func() (load, error) { return m.pgbench(ctx, url, "select.pgb") })
+			}},
+			{&m.b, func() (load, error) {
+				return m.counted(func() (load, error) { return m.pgbench(ctx, url, "audited.pgb") })
+			}},
 			{&m.m, func() (load, error) { return m.measured(ctx) }},
 		} {
 			l, err := step.run()
@@ -107,6 +111,14 @@ func (m *audited) run(ctx context.Context) error {
 			a.perSecond, b.perSecond, own.perSecond, own.p50, own.p99, own.perSecond/b.perSecond, own.perSecond/a.perSecond)
 	}
 	return nil
+}
+
+// counted adds what everything spent meanwhile.
+func (m *audited) counted(run func() (load, error)) (load, error) {
+	before := m.system.all()
+	l, err := run()
+	l.all = m.system.all() - before + l.cpu
+	return l, err
 }
 
 // measured is one round of our own reads, held against the trail.
@@ -129,7 +141,7 @@ func (m *audited) measured(ctx context.Context) (load, error) {
 		return load{}, err
 	}
 	start := time.Now()
-	l, err := m.reads(ctx, m.system, m.ids, m.seconds)
+	l, err := m.counted(func() (load, error) { return m.reads(ctx, m.system, m.ids, m.seconds) })
 	if err != nil {
 		return load{}, err
 	}
@@ -193,8 +205,16 @@ func (m *audited) report(r *result) {
 	r.figure("entries_committed", float64(m.entries), "", "audit entries of successful reads found in the table; fewer than answers fail the benchmark")
 	r.figure("flushes_per_second", m.flushs/m.busy.Seconds(), "1/s", "commits of the trail")
 	r.figure("entries_per_flush", m.trailed/max(1, m.flushs), "", "")
+	cost := func(l load) float64 { return us(l.all) / float64(max(1, l.requests)) }
+	r.figure("select_insert_cpu_us", each(m.b, cost), "µs", "B: CPU time of a transaction, PostgreSQL and pgbench together")
+	r.figure("read_cpu_us", each(m.m, cost), "µs", "M: CPU time of a read, everything and the load generator together")
 	r.spread("m_over_b", ratios(m.m, m.b), "audited reads over HTTP ÷ pgbench with audit")
 	r.spread("m_over_a", ratios(m.m, m.a), "audited reads over HTTP ÷ pgbench point select")
+	byCPU := make([]float64, len(m.m))
+	for i := range m.m {
+		byCPU[i] = cost(m.b[i]) / cost(m.m[i])
+	}
+	r.spread("m_over_b_by_cpu", byCPU, "CPU time of B's transaction ÷ of a read: what M/B is on a machine with nothing else to do")
 	r.spread("b_over_a", ratios(m.b, m.a), "what the audit row costs pgbench")
 	r.note("%s", m.spent.table(m.served, m.busy, m.machine.cores))
 }

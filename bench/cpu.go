@@ -19,7 +19,7 @@ const tick = 10 * time.Millisecond
 type usage map[string]time.Duration
 
 // parts are the names of usage, in the order of a request's way.
-var parts = []string{"load generator", "API", "sidecar", "PostgreSQL: reads", "PostgreSQL: trail", "PostgreSQL: other", "worker"}
+var parts = []string{"load generator", "API", "sidecar", "PostgreSQL: reads", "PostgreSQL: trail", "PostgreSQL: other", "worker", "supervisor"}
 
 // usage returns what each part of the system has spent. Backends are told
 // apart by the role they run as.
@@ -35,6 +35,7 @@ func (s *system) usage(ctx context.Context) (usage, error) {
 	}
 	u := usage{
 		"API": spent(strconv.Itoa(s.PIDs["api"])), "sidecar": spent(strconv.Itoa(s.PIDs["sidecar"])), "worker": spent(strconv.Itoa(s.PIDs["worker"])),
+		"supervisor": spent(strconv.Itoa(s.cmd.Process.Pid)),
 	}
 	for _, pid := range s.postgres() {
 		switch role[pid] {
@@ -60,7 +61,8 @@ func (s *system) postgres() []string {
 	return out
 }
 
-// spent returns the CPU time of a process, 0 when it has ended.
+// spent returns the CPU time of a process and of its children that have ended;
+// 0 when it has ended itself.
 func spent(pid string) time.Duration {
 	b, err := os.ReadFile("/proc/" + pid + "/stat") //nolint:gosec // of /proc
 	if err != nil {
@@ -68,12 +70,27 @@ func spent(pid string) time.Duration {
 	}
 	_, rest, _ := strings.Cut(string(b), ") ") // the name may hold anything
 	f := strings.Fields(rest)
-	if len(f) < 13 {
+	if len(f) < 15 {
 		return 0
 	}
-	user, _ := strconv.ParseInt(f[11], 10, 64)
-	system, _ := strconv.ParseInt(f[12], 10, 64)
-	return time.Duration(user+system) * tick
+	var ticks int64
+	for _, field := range f[11:15] { // user and system, its own and its children's
+		n, _ := strconv.ParseInt(field, 10, 64)
+		ticks += n
+	}
+	return time.Duration(ticks) * tick
+}
+
+// all returns what the whole system has spent.
+func (s *system) all() time.Duration {
+	total := spent(strconv.Itoa(s.cmd.Process.Pid))
+	for _, part := range []string{"api", "sidecar", "worker"} {
+		total += spent(strconv.Itoa(s.PIDs[part]))
+	}
+	for _, pid := range s.postgres() {
+		total += spent(pid)
+	}
+	return total
 }
 
 // add adds what was spent between two readings.

@@ -189,7 +189,7 @@ func appendAudit(ctx context.Context, b *bench, r *result) error {
 
 // readEntry is the entry of an ordinary read.
 func readEntry() *audit.Entry {
-	c := &med.Caller{
+	c := &med.Caller{ //nolint:gosec // ids of a session and a token, not the things themselves
 		Issuer: app.DevIssuer, Subject: "dev-clinician", Practice: "practice-north", Roles: []med.Role{med.RoleClinician}, MFA: med.MFAFresh,
 		Session: "01a2074e-0148-7036-a678-0865c78fb187", TokenID: "01a2074e-0148-7914-9f75-088f36baee96",
 		Origin: med.Origin{IP: "127.0.0.1", UserAgent: "bench", RequestID: "01a2074e-63de-7a4e-9a84-498b8ee1172e"},
@@ -262,11 +262,11 @@ func decide(ctx context.Context, b *bench, r *result) error {
 		if err := c.work(); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		res := testing.Benchmark(func(t *testing.B) {
-			t.ReportAllocs()
-			for t.Loop() {
+		res := testing.Benchmark(func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
 				if err := c.work(); err != nil {
-					t.Fatal(err)
+					b.Fatal(err)
 				}
 			}
 		})

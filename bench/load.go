@@ -25,6 +25,7 @@ type load struct {
 	p50, p90, p99, max time.Duration
 	mean               time.Duration
 	cpu                time.Duration // of the generator itself
+	all                time.Duration // of everything: system and generator
 }
 
 // file writes an embedded file, with text in front of it, into the folder of

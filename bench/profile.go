@@ -3,10 +3,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,8 +31,10 @@ func (m *audited) profile(ctx context.Context, r *result) error {
 		name string
 		pids []string
 	}{
-		{"API", []string{strconv.Itoa(m.system.PIDs["api"])}}, {"sidecar", []string{strconv.Itoa(m.system.PIDs["sidecar"])}},
-		{"PostgreSQL: reads", nil}, {"PostgreSQL: trail", nil},
+		{"API", []string{strconv.Itoa(m.system.PIDs["api"])}},
+		{"sidecar", []string{strconv.Itoa(m.system.PIDs["sidecar"])}},
+		{"PostgreSQL: reads", nil},
+		{"PostgreSQL: trail", nil},
 	}
 	for line := range strings.Lines(out) {
 		role, pid, _ := strings.Cut(strings.TrimSpace(line), "|")
@@ -40,47 +45,86 @@ func (m *audited) profile(ctx context.Context, r *result) error {
 		g.pids = append(g.pids, pid)
 	}
 	m.say("profiling")
-	done := make(chan error, 1)
+	under, enough := context.WithCancel(ctx)
+	defer enough()
+	done := make(chan struct{})
 	go func() {
-		_, err := m.reads(ctx, m.system, m.ids, m.seconds+2)
-		done <- err
+		defer close(done)
+		_, _ = m.reads(under, m.system, m.ids, 10*m.seconds+60) // ended when we have enough, which it reports as an error
 	}()
 	time.Sleep(time.Second)
-	for _, g := range groups {
-		// All at once would count each other's interrupts; a slice of the round each.
-		file := filepath.Join(m.dir, "perf."+strconv.Itoa(len(g.name)))
+	for i, g := range groups {
+		// A slice of the round for each, so that they do not count each other.
+		file := filepath.Join(m.dir, fmt.Sprintf("perf.%d", i))
 		slice := strconv.FormatFloat(float64(m.seconds)/float64(len(groups)), 'f', 2, 64)
-		record := exec.CommandContext(ctx, perf, "record", "-q", "-F", "997", "-e", "cpu-clock", "-g", "-o", file, "-p", strings.Join(g.pids, ","), "--", "sleep", slice) //nolint:gosec // found by us
+		record := exec.CommandContext(ctx, perf, "record", "-q", "-F", "1997", "-e", "cpu-clock", "-g", "-o", file, "-p", strings.Join(g.pids, ","), "--", "sleep", slice) //nolint:gosec // found by us
 		if out, err := record.CombinedOutput(); err != nil {
 			r.note("No profile of %s: perf record: %v %s", g.name, err, out)
 			continue
 		}
-		for _, view := range []struct{ what, flag string }{{"in the function itself", "--no-children"}, {"with what it calls", "--children"}} {
-			top, err := m.top(ctx, perf, file, view.flag)
-			if err != nil {
-				r.note("No profile of %s: %v", g.name, err)
-				break
-			}
-			r.note("%s, %s:\n\n```\n%s\n```", g.name, view.what, top)
+		script, err := exec.CommandContext(ctx, perf, "script", "-i", file, "-F", "ip,sym").Output() //nolint:gosec // found by us
+		if err != nil {
+			r.note("No profile of %s: perf script: %v", g.name, err)
+			continue
 		}
+		r.note("%s", tops(g.name, script))
 	}
-	return <-done
+	enough()
+	<-done
+	return ctx.Err()
 }
 
 // longest is how many functions a profile names.
-const longest = 25
+const longest = 30
 
-func (m *audited) top(ctx context.Context, perf, file, flag string) (string, error) {
-	cmd := exec.CommandContext(ctx, perf, "report", "-i", file, flag, "-g", "none", "--stdio", "-q", "-F", "overhead,sym", "--percent-limit", "0.7") //nolint:gosec // found by us
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("perf report: %w", err)
-	}
-	var lines []string
-	for line := range strings.Lines(string(out)) {
-		if line = strings.TrimRight(line, " \n"); line != "" && len(lines) < longest {
-			lines = append(lines, line)
+// tops says in which functions the samples were, and below which.
+func tops(name string, script []byte) string {
+	self, under, samples := map[string]int{}, map[string]int{}, 0
+	for sample := range strings.SplitSeq(string(script), "\n\n") {
+		seen := map[string]bool{}
+		for line := range strings.Lines(sample) {
+			_, f, ok := strings.Cut(strings.TrimSpace(line), " ")
+			if !ok || f == "" {
+				continue
+			}
+			f = short(f)
+			if len(seen) == 0 {
+				self[f]++
+				samples++
+			}
+			if !seen[f] {
+				seen[f] = true
+				under[f]++
+			}
 		}
 	}
-	return strings.Join(lines, "\n"), nil
+	if samples == 0 {
+		return "No samples of " + name + "."
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %d samples; in the function itself, and with what it calls:\n\n```\n", name, samples)
+	left, right := ranked(self, samples), ranked(under, samples)
+	for i := range min(longest, len(left), len(right)) {
+		fmt.Fprintf(&b, "%-58s %s\n", left[i], right[i])
+	}
+	return b.String() + "```"
+}
+
+// short drops what makes a name of Go long: type arguments, and the path.
+func short(f string) string {
+	f, _, _ = strings.Cut(f, "[go.shape")
+	if i := strings.LastIndexByte(f, '/'); i >= 0 {
+		f = f[i+1:]
+	}
+	return f[:min(len(f), 48)]
+}
+
+func ranked(count map[string]int, of int) []string {
+	names := slices.SortedFunc(maps.Keys(count), func(a, b string) int {
+		return cmp.Or(count[b]-count[a], strings.Compare(a, b))
+	})
+	for i, n := range names {
+		names[i] = fmt.Sprintf("%5.1f %% %s", 100*float64(count[n])/float64(of), n)
+	}
+	return names
 }

@@ -26,7 +26,8 @@ const maxConns = 256
 type system struct {
 	dir  string // --data
 	cmd  *exec.Cmd
-	done chan error
+	done chan struct{} // closed when it has ended
+	end  error         // how, then
 	app.DevInfo
 }
 
@@ -106,7 +107,7 @@ func (b *bench) start(ctx context.Context, sample int) (*system, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &system{dir: filepath.Join(b.dir, "data"), done: make(chan error, 1)}
+	s := &system{dir: filepath.Join(b.dir, "data"), done: make(chan struct{})}
 	log, err := os.Create(filepath.Join(b.dir, "dev.log")) //nolint:gosec // our own folder
 	if err != nil {
 		return nil, err
@@ -121,7 +122,10 @@ func (b *bench) start(ctx context.Context, sample int) (*system, error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
-	go func() { s.done <- s.cmd.Wait() }()
+	go func() {
+		s.end = s.cmd.Wait()
+		close(s.done)
+	}()
 	if err := s.ready(ctx); err != nil {
 		s.stop()
 		return nil, fmt.Errorf("%w\n%s", err, tail(log.Name()))
@@ -136,9 +140,8 @@ func (s *system) ready(ctx context.Context) error {
 	defer poll.Stop()
 	for {
 		select {
-		case err := <-s.done:
-			s.done <- err
-			return fmt.Errorf("medirecord dev ended: %w", err)
+		case <-s.done:
+			return fmt.Errorf("medirecord dev ended: %w", s.end)
 		case <-ctx.Done():
 			return fmt.Errorf("medirecord dev did not become ready: %w", ctx.Err())
 		case <-poll.C:

@@ -115,8 +115,10 @@ func (b *bundles) person(t *testing.T, n int) []byte {
 			"resourceType": "Patient", "id": id, "gender": "female", "birthDate": b.secret(fmt.Sprintf("1961-0%d-1%d", n, n)),
 			"identifier": []any{
 				map[string]any{"system": "http://hl7.org/fhir/sid/us-ssn", "value": b.secret(fmt.Sprintf("931-%02d-%04d", 40+n, 8100+n*13))},
-				map[string]any{"type": map[string]any{"coding": []any{map[string]any{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "MR"}}},
-					"system": "urn:x:mrn", "value": b.secret(fmt.Sprintf("MRNX-%06d", 884422+n))},
+				map[string]any{
+					"type":   map[string]any{"coding": []any{map[string]any{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "MR"}}},
+					"system": "urn:x:mrn", "value": b.secret(fmt.Sprintf("MRNX-%06d", 884422+n)),
+				},
 			},
 			"name":    []any{map[string]any{"use": "official", "family": family, "given": []any{given}}},
 			"telecom": []any{map[string]any{"system": "phone", "value": b.secret(fmt.Sprintf("555-7%02d-91%02d", 10+n, 60+n))}, map[string]any{"system": "email", "value": b.secret(fmt.Sprintf("somebody%d@mailbox.example", n))}},

@@ -235,8 +235,13 @@ func (l *load) every(t *testing.T, what string, after time.Time, kind func(*read
 
 func (l *load) served(t *testing.T) {
 	t.Helper()
-	now := time.Now()
-	l.every(t, "is served", now, func(r *reading) bool { return r.status == 200 && r.begun.After(now) })
+	now, times := time.Now(), map[int]int{}
+	l.every(t, "is served", now, func(r *reading) bool {
+		if r.status == 200 && r.begun.After(now) {
+			times[r.client]++
+		}
+		return times[r.client] >= 5
+	})
 }
 
 // outage is something that goes away and, maybe, comes back.
@@ -251,15 +256,15 @@ type outage struct {
 }
 
 // suffer lets the load live through an outage and says what went wrong.
-func (l *load) suffer(t *testing.T, ops string, o outage) {
+func (l *load) suffer(t *testing.T, ops, log string, o outage) {
 	t.Helper()
 	l.served(t)
 	if status, failing := health(t, ops, "/readyz"); status != 200 {
 		t.Fatalf("not ready before: %v", failing)
 	}
-	// On a machine that is busy with other things an answer takes longer to
-	// arrive, and to be looked at.
-	slack := max(0, 2*l.slowest()-afterKill)
+	// On a machine that is busy with other things what had passed takes longer
+	// to arrive, and to be looked at. What had not passed is told by its entry.
+	slack := max(0, 8*l.slowest()-o.within)
 	l.stall.Store(0)
 	o.cut()
 	at := time.Now()
@@ -316,16 +321,17 @@ func (l *load) suffer(t *testing.T, ops string, o outage) {
 	}
 	for c := range codes {
 		if !slices.Contains(o.codes, c) {
-			t.Errorf("answers of %s, want %v only", c, o.codes)
+			t.Errorf("answers of %s, want %v only; the log says: %s", c, o.codes, failures(t, log))
 		}
 	}
 	t.Logf("%d answers; refused: %v; last disclosure %s after the cut, allowed %s", len(l.all()), codes, late.Round(time.Millisecond), last.Sub(at).Round(time.Millisecond))
 }
 
-// slowest returns how long the slowest answer took so far.
+// slowest returns how long the slowest answer took lately.
 func (l *load) slowest() time.Duration {
+	all := l.all()
 	var d time.Duration
-	for _, r := range l.all() {
+	for _, r := range all[max(0, len(all)-4*l.clients):] {
 		d = max(d, r.ended.Sub(r.begun))
 	}
 	return d
@@ -354,7 +360,7 @@ const (
 func failClosed(t *testing.T, s *devServer, book *ledger, people map[string]answer) {
 	stage := func(name string, o outage) {
 		t.Helper()
-		if !t.Run(name, func(t *testing.T) { startLoad(t, s.info.API, s, people, book).suffer(t, s.info.Ops, o) }) {
+		if !t.Run(name, func(t *testing.T) { startLoad(t, s.info.API, s, people, book).suffer(t, s.info.Ops, s.errs, o) }) {
 			t.FailNow()
 		}
 	}
@@ -406,7 +412,7 @@ func failClosed(t *testing.T, s *devServer, book *ledger, people map[string]answ
 }
 
 func postgresKilled(t *testing.T, s *devServer, book *ledger, people map[string]answer) {
-	startLoad(t, s.info.API, s, people, book).suffer(t, s.info.Ops, outage{
+	startLoad(t, s.info.API, s, people, book).suffer(t, s.info.Ops, s.errs, outage{
 		cut: func() { s.signalPostgres(t, syscall.SIGKILL) }, within: afterKill, codes: []string{noDatabase, noTrail, noKeys}, red: "database",
 	})
 }
@@ -422,12 +428,12 @@ func rename(t *testing.T, from, to string) {
 // the test: first packets vanish, then connections break.
 func networkCut(t *testing.T, s *devServer, book *ledger, people map[string]answer) {
 	way := newWire(t, s.info.Sidecar)
-	api, ops := s.serve(t, "CORESDK_SIDECAR_ADDR="+way.addr)
+	api, ops, log := s.serve(t, "CORESDK_SIDECAR_ADDR="+way.addr)
 	t.Run("packets vanish", func(t *testing.T) {
-		startLoad(t, api, s, people, book).suffer(t, ops, outage{cut: way.freeze, within: afterPause, codes: []string{noSidecar}, red: "sidecar", mend: way.thaw})
+		startLoad(t, api, s, people, book).suffer(t, ops, log, outage{cut: way.freeze, within: afterPause, codes: []string{noSidecar}, red: "sidecar", mend: way.thaw})
 	})
 	t.Run("connections break", func(t *testing.T) {
-		startLoad(t, api, s, people, book).suffer(t, ops, outage{cut: way.snap, within: afterKill, times: 50, codes: []string{noSidecar}, red: "sidecar", mend: way.mend})
+		startLoad(t, api, s, people, book).suffer(t, ops, log, outage{cut: way.snap, within: afterKill, times: 50, codes: []string{noSidecar}, red: "sidecar", mend: way.mend})
 	})
 }
 
@@ -442,8 +448,8 @@ func (s *devServer) serving() []string {
 }
 
 // serve runs `medirecord serve` for the length of the test and returns the
-// addresses of its two listeners.
-func (s *devServer) serve(t *testing.T, env ...string) (api, ops string) {
+// addresses of its two listeners, and its log.
+func (s *devServer) serve(t *testing.T, env ...string) (api, ops, log string) {
 	t.Helper()
 	file := filepath.Join(s.tmp(), "serve.ready")
 	p := s.launch(t, "serve", append(append(s.serving(), "MEDIRECORD_READY_FILE="+file), env...), "serve")
@@ -467,7 +473,13 @@ func (s *devServer) serve(t *testing.T, env ...string) (api, ops string) {
 		api, ops = "http://"+f[0], "http://"+f[1]
 		return nil
 	})
-	return api, ops
+	return api, ops, p.errs
+}
+
+// failures returns the first few failures of the server's own that a log has.
+func failures(t *testing.T, log string) string {
+	t.Helper()
+	return strings.Join(regexp.MustCompile(`"msg":"request failed".*"kind":"internal".*`).FindAllString(contents(t, log), 3), "\n")
 }
 
 // wire carries TCP between an address of its own and another, until it does

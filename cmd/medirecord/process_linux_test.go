@@ -37,7 +37,7 @@ type home struct {
 
 func newHome(t *testing.T) home {
 	t.Helper()
-	root, err := os.MkdirTemp("/tmp", "medirecord-e2e-") // t.TempDir is closed to PostgreSQL's user
+	root, err := os.MkdirTemp("/tmp", "medirecord-e2e-") //nolint:usetesting // t.TempDir is closed to the user that PostgreSQL runs as
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,12 @@ type said struct {
 // run runs the program to its end.
 func (h home) run(t *testing.T, env []string, args ...string) said {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	return h.runWithin(t, 2*time.Minute, env, args...)
+}
+
+func (h home) runWithin(t *testing.T, d time.Duration, env []string, args ...string) said {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)

@@ -108,7 +108,7 @@ func startUpRefusals(t *testing.T, s *devServer) {
 				part = "worker"
 				env = append(env, "MEDIRECORD_WORKER_DATABASE_URL="+s.as(t, "worker"), "MEDIRECORD_SERVICE_TOKEN_FILE="+filepath.Join(s.data, "services", "worker.token"))
 			}
-			got := s.run(t, append(env, c.env...), part)
+			got := s.runWithin(t, 20*time.Second, append(env, c.env...), part) // if it starts it does not end
 			if got.code != 1 || !strings.Contains(got.errs, "medirecord: ") || !strings.Contains(got.errs, c.want) {
 				t.Errorf("exits %d and says %q, want 1 and %q", got.code, got.errs, c.want)
 			}
@@ -120,7 +120,7 @@ func startUpRefusals(t *testing.T, s *devServer) {
 		})
 	}
 	t.Run("and starts when all is well again", func(t *testing.T) {
-		api, ops := s.serve(t)
+		api, ops, _ := s.serve(t)
 		if a := ask(t.Context(), api+"/patients/"+s.info.Patients[0].ID, s.info.Tokens["clinician"]); a.status != 200 {
 			t.Errorf("got %d %s", a.status, a.body)
 		}

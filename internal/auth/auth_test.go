@@ -12,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/medirecord/medirecord/coresdk"
 	"github.com/medirecord/medirecord/internal/auth"
+	"github.com/medirecord/medirecord/internal/gate"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/medtest"
 	"github.com/medirecord/medirecord/internal/sidecar"
@@ -32,12 +34,27 @@ func newClock() *clock {
 func (c *clock) now() time.Time          { return time.Unix(0, c.at.Load()) }
 func (c *clock) advance(d time.Duration) { c.at.Add(int64(d)) }
 
+// service authenticates at the system's sidecar, more patiently than a server
+// would: the machine may be busy.
+func service(t *testing.T, s *medtest.System, now func() time.Time) *auth.Service {
+	t.Helper()
+	g, err := gate.Open(context.WithoutCancel(t.Context()), coresdk.Config{
+		Addr: s.Sidecar.Addrs()[0].String(), Dev: true, Timeout: 20 * time.Second, ConnectTimeout: 20 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = g.Close() })
+	return auth.New(g, s.Trail, now)
+}
+
 func from(ip string) med.Origin { return med.Origin{IP: ip, RequestID: med.NewUUID(time.Now())} }
 
 func TestOnlyOneBearerTokenIsShownToTheSidecar(t *testing.T) {
 	t.Parallel()
 	s := medtest.New(t)
 	good := s.Of(t, med.RoleNurse, medtest.North)
+	a := service(t, s, time.Now)
 	for name, header := range map[string][]string{
 		"none":                      nil,
 		"empty":                     {""},
@@ -65,7 +82,6 @@ func TestOnlyOneBearerTokenIsShownToTheSidecar(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := auth.New(s.Gate, s.Trail, time.Now)
 			c, err := a.Authenticate(t.Context(), header, from("192.0.2.1"))
 			if med.KindOf(err) != med.Unauthorized || med.CodeOf(err) != "unauthorized" {
 				t.Errorf("got %v, want unauthorized", err)
@@ -80,7 +96,7 @@ func TestOnlyOneBearerTokenIsShownToTheSidecar(t *testing.T) {
 	}
 	for _, scheme := range []string{"Bearer ", "bearer ", "BEARER "} {
 		origin := from("192.0.2.7")
-		c, err := auth.New(s.Gate, s.Trail, time.Now).Authenticate(t.Context(), []string{scheme + good}, origin)
+		c, err := a.Authenticate(t.Context(), []string{scheme + good}, origin)
 		if err != nil || c.Subject != "the-nurse" || !c.Only(med.RoleNurse) || c.Practice != medtest.North || c.Origin != origin || c.Credential.Reveal() != good {
 			t.Errorf("%q: got %+v, %v", scheme, c, err)
 		}
@@ -94,14 +110,13 @@ func TestABadTokenHurtsNobodyElse(t *testing.T) {
 	s := medtest.New(t)
 	good := s.Of(t, med.RoleNurse, medtest.North)
 	bad := make(chan struct{})
+	a := service(t, s, time.Now)
 	go func() {
 		defer close(bad)
-		a := auth.New(s.Gate, s.Trail, time.Now)
 		for i := range 300 {
 			_, _ = a.Authenticate(context.WithoutCancel(t.Context()), []string{"Bearer \xff" + strconv.Itoa(i)}, from("198.51.100.1"))
 		}
 	}()
-	a := auth.New(s.Gate, s.Trail, time.Now)
 	for i := range 300 {
 		if _, err := a.Authenticate(t.Context(), []string{"Bearer " + good}, from("192.0.2.1")); err != nil {
 			t.Fatalf("request %d: %v", i, err)
@@ -114,7 +129,7 @@ func TestWithoutTheSidecarNobodyIsKnown(t *testing.T) {
 	t.Parallel()
 	s := medtest.New(t)
 	good := []string{"Bearer " + s.Of(t, med.RoleNurse, medtest.North)}
-	a := auth.New(s.Gate, s.Trail, time.Now)
+	a := service(t, s, time.Now)
 	if _, err := a.Authenticate(t.Context(), good, from("192.0.2.1")); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +173,7 @@ func eventually(t *testing.T, try func() error) {
 func TestWhoHangsUpShowedNoBadToken(t *testing.T) {
 	t.Parallel()
 	s := medtest.New(t)
-	a := auth.New(s.Gate, s.Trail, newClock().now)
+	a := service(t, s, newClock().now)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	good := []string{"Bearer " + s.Of(t, med.RoleNurse, medtest.North)}
@@ -177,7 +192,7 @@ func TestAFloodOfBadTokensFromOneAddress(t *testing.T) {
 	t.Parallel()
 	s := medtest.New(t)
 	now := newClock()
-	a := auth.New(s.Gate, s.Trail, now.now)
+	a := service(t, s, now.now)
 	const flooder, other = "198.51.100.1", "192.0.2.1"
 	try := func(ip, tok string) error {
 		_, err := a.Authenticate(t.Context(), []string{"Bearer " + tok}, from(ip))
@@ -278,7 +293,7 @@ func TestRefusalsAreCountedInOneEntryForEachAddress(t *testing.T) {
 	t.Parallel()
 	s := medtest.New(t)
 	now := newClock()
-	a := auth.New(s.Gate, s.Trail, now.now)
+	a := service(t, s, now.now)
 	try := func(ip string, header ...string) {
 		_, _ = a.Authenticate(t.Context(), header, med.Origin{IP: ip, UserAgent: "curl\xff\x00", RequestID: "r-" + ip})
 	}

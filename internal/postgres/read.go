@@ -173,12 +173,12 @@ func scanPatient(rows pgx.Rows, batch []*question) error {
 	if err := rows.Scan(&n, &patient, &practice, &version, &dek, &keyState, &sealed, &created, &updated, &deleted, &self); err != nil {
 		return err
 	}
-	if n < 1 || int(n) > len(batch) || patient != string(batch[n-1].id) {
-		return errors.New("a context is about another patient than was asked for")
+	if n < 1 || int(n) > len(batch) {
+		return errors.New("an answer to no question")
 	}
 	q := batch[n-1]
 	q.valid = true
-	if practice == nil {
+	if practice == nil || patient != string(q.id) { // a context for another patient shows nothing of this one
 		return nil
 	}
 	q.row = &PatientRow{

@@ -141,20 +141,18 @@ func TestAnInvalidTokenIsNeverValid(t *testing.T) {
 	})
 }
 
-func TestATokenIsRefusedWhenItExpiresThoughItWasRemembered(t *testing.T) {
+func TestATokenIsRefusedWhenItExpiresThoughItIsRemembered(t *testing.T) {
 	t.Parallel()
 	w := start(t, options{})
-	tok := w.token(t, claims{"exp": w.clock.unix(40 * time.Second)})
-	if !validate(t, w, &coresdkv1.ValidateTokenRequest{Token: tok}).GetValid() {
-		t.Fatal("refused before its time")
-	}
-	w.clock.advance(59 * time.Second) // within the leeway of 30 s it would still pass at 69
-	if !validate(t, w, &coresdkv1.ValidateTokenRequest{Token: tok}).GetValid() {
-		t.Error("refused within the leeway")
-	}
-	w.clock.advance(12 * time.Second)
-	if validate(t, w, &coresdkv1.ValidateTokenRequest{Token: tok}).GetValid() {
-		t.Error("an expired token passes because it was remembered")
+	tok := w.token(t, claims{"exp": w.clock.unix(10 * time.Second)})
+	for _, tc := range []struct {
+		after time.Duration // a verified token is remembered for a minute
+		valid bool
+	}{{0, true}, {20 * time.Second, true}, {30 * time.Second, false}} { // the leeway is 30 s
+		w.clock.advance(tc.after)
+		if got := validate(t, w, &coresdkv1.ValidateTokenRequest{Token: tok}); got.GetValid() != tc.valid {
+			t.Errorf("%s later: got %v, want valid %v", tc.after, got, tc.valid)
+		}
 	}
 }
 
@@ -389,7 +387,7 @@ func TestRevocationOutlivesAKill(t *testing.T) {
 func TestTheSDKAgainstTheRealSidecar(t *testing.T) {
 	t.Parallel()
 	w := start(t, options{})
-	sdk, err := coresdk.New(t.Context(), coresdk.Config{Addr: w.addr, Dev: true, TenantID: "south", ServiceName: "portal", Timeout: 20 * time.Second})
+	sdk, err := coresdk.New(t.Context(), coresdk.Config{Addr: w.addr, Dev: true, TenantID: "south", ServiceName: "portal", Timeout: 60 * time.Second})
 	noError(t, err)
 	defer func() { noError(t, sdk.Close()) }()
 	tok := w.token(t, claims{"roles": []string{"patient"}, "patient_id": "p-001"})
@@ -448,7 +446,7 @@ func openPolicy(t *testing.T) *policy.Engine {
 func TestWatchPolicyUpdates(t *testing.T) {
 	t.Parallel()
 	w := start(t, options{})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	now, next := medtest.Policy(t), openPolicy(t)
 	fresh, err := w.policy.WatchPolicyUpdates(ctx, &coresdkv1.WatchPolicyUpdatesRequest{})

@@ -215,7 +215,7 @@ func TestAStreamSurvivesWhateverIsAsked(t *testing.T) {
 	w := start(t, options{})
 	good := who(w.of(t, med.RoleNurse))
 	good.Id = math.MaxUint64
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	stream, err := w.gate.Ask(ctx)
 	noError(t, err)
@@ -391,7 +391,7 @@ func TestASilentIssuerHoldsUpNobodyElse(t *testing.T) {
 	unknown[0] = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImsyIiwidHlwIjoiSldUIn0" // kid k2
 	bad := strings.Join(unknown, ".")
 
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	stream, err := w.gate.Ask(ctx)
 	noError(t, err)
@@ -399,7 +399,6 @@ func TestASilentIssuerHoldsUpNobodyElse(t *testing.T) {
 	for i := range uint64(20) {
 		qs = append(qs, &pb.Question{Id: i, Ask: who(bad).GetAsk()})
 	}
-	begin := time.Now()
 	noError(t, stream.Send(&pb.Questions{Questions: append(qs, &pb.Question{Id: 100, Ask: who(tok).GetAsk()})}))
 	noError(t, stream.Send(&pb.Questions{Questions: []*pb.Question{{Id: 101, Ask: who(tok).GetAsk()}}}))
 	got := map[uint64]*pb.Answer{}
@@ -410,8 +409,8 @@ func TestASilentIssuerHoldsUpNobodyElse(t *testing.T) {
 			got[a.GetId()] = a
 		}
 	}
-	if took := time.Since(begin); took > 900*time.Millisecond {
-		t.Errorf("answered after %s: by then the API has refused everybody", took)
+	if !w.waiting.Load() {
+		t.Error("all waited until the issuer was given up: by then the API has refused everybody")
 	}
 	for _, id := range []uint64{100, 101} {
 		if got[id].GetCaller() == nil {

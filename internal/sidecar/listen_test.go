@@ -105,7 +105,7 @@ func TestBothLoopbacksAnswer(t *testing.T) {
 
 func serving(t *testing.T, conn *grpc.ClientConn) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	a, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
 	if err != nil || a.GetStatus() != healthpb.HealthCheckResponse_SERVING {
@@ -198,7 +198,7 @@ func TestMutualTLS(t *testing.T) {
 			t.Parallel()
 			c := ours.client(t, tc.cn)
 			conn, err := coresdk.Dial(t.Context(), coresdk.Config{
-				Addr: addr, TLSCert: c.cert, TLSKey: c.key, TLSCA: ours.file, ServiceToken: coresdk.Secret(tc.token), ConnectTimeout: 20 * time.Second,
+				Addr: addr, TLSCert: c.cert, TLSKey: c.key, TLSCA: ours.file, ServiceToken: coresdk.Secret(tc.token), ConnectTimeout: 60 * time.Second,
 			})
 			noError(t, err)
 			defer func() { _ = conn.Close() }()
@@ -236,7 +236,7 @@ func TestMutualTLS(t *testing.T) {
 			conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(credentials.NewTLS(tc.config)))
 			noError(t, err)
 			defer func() { _ = conn.Close() }()
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
 			_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
 			if (err == nil) != tc.passes {
@@ -246,7 +246,7 @@ func TestMutualTLS(t *testing.T) {
 	}
 	t.Run("plaintext", func(t *testing.T) {
 		t.Parallel()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		defer cancel()
 		if _, err := healthpb.NewHealthClient(connect(t, addr, "import-token")).Check(ctx, &healthpb.HealthCheckRequest{}); err == nil {
 			t.Error("answered in plaintext")

@@ -120,6 +120,17 @@ func TestARevocationCountsUntilTheTokenHasExpired(t *testing.T) {
 	if s := opened(t, path, expires.Add(30*time.Second)); !s.revoked(named("a", expires)) {
 		t.Error("within the leeway of the token's end it is forgotten")
 	}
+	// Two lines of one token, as two who revoked it at once could leave: the
+	// later end counts.
+	two := filepath.Join(t.TempDir(), "two")
+	lines := fmt.Sprintf("{\"revoked\":\"i\\u001fc\",\"expires\":%d}\n{\"revoked\":\"i\\u001fc\",\"expires\":%d}\n", expires.Unix(), noon.Add(time.Minute).Unix())
+	if err := os.WriteFile(two, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_ = opened(t, two, noon).close() // written anew
+	if !opened(t, two, noon.Add(2*time.Minute)).revoked(named("c", expires)) {
+		t.Error("a line took a revocation back")
+	}
 	s = opened(t, path, expires.Add(time.Hour))
 	if s.revoked(named("a", expires)) || !s.revoked(named("b", expires)) {
 		t.Error("an expired one stays, or another goes")

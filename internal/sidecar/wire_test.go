@@ -183,7 +183,7 @@ func TestATenantThatIsNoMessageIsAnInvalidArgument(t *testing.T) {
 // rawCall makes one call with these bytes, and returns the first answer.
 func rawCall(t *testing.T, conn *grpc.ClientConn, method string, body []byte) ([]byte, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method, grpc.ForceCodec(rawCodec{}))
 	noError(t, err)

@@ -56,6 +56,7 @@ type world struct {
 	key     *ecdsa.PrivateKey
 	jwks    *httptest.Server
 	silence atomic.Bool // the issuer accepts and does not answer
+	waiting atomic.Bool // somebody waits for it
 	service *sidecar.Service
 	server  *sidecar.Server
 	addr    string
@@ -106,7 +107,9 @@ func start(t *testing.T, o options) *world {
 	noError(t, err)
 	w.jwks = httptest.NewServer(http.HandlerFunc(func(a http.ResponseWriter, r *http.Request) {
 		if w.silence.Load() {
+			w.waiting.Store(true)
 			<-r.Context().Done()
+			w.waiting.Store(false)
 			return
 		}
 		_, _ = a.Write(set)
@@ -254,7 +257,7 @@ func (w *world) ask(t *testing.T, qs ...*pb.Question) map[uint64]*pb.Answer {
 
 func askOn(t *testing.T, g pb.GateServiceClient, qs ...*pb.Question) map[uint64]*pb.Answer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	stream, err := g.Ask(ctx)
 	noError(t, err)
@@ -333,7 +336,7 @@ func noError(t testing.TB, err error) {
 // eventually waits for the thing itself.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); {
+	for end := time.Now().Add(60 * time.Second); !is(); {
 		if time.Now().After(end) {
 			t.Fatal("did not happen: " + what)
 		}
