@@ -262,7 +262,7 @@ func decide(ctx context.Context, b *bench, r *result) error {
 		if err := c.work(); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		res := testing.Benchmark(func(b *testing.B) {
+		res := testing.Benchmark(func(b *testing.B) { //nolint:thelper // no helper, the measurement itself
 			b.ReportAllocs()
 			for b.Loop() {
 				if err := c.work(); err != nil {

@@ -114,9 +114,8 @@ func (s *search) secret(text string) {
 	s.add(label("hex"), []byte(hex.EncodeToString([]byte(text))))
 	s.add(label("HEX"), []byte(strings.ToUpper(hex.EncodeToString([]byte(text)))))
 	for shift := range 3 {
-		for form, enc := range map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "base64url": base64.RawURLEncoding} {
-			s.add(label(form), core(enc, text, shift))
-		}
+		s.add(label("base64"), core(base64.RawStdEncoding, text, shift))
+		s.add(label("base64url"), core(base64.RawURLEncoding, text, shift))
 	}
 	if at, err := time.Parse(time.RFC3339, text); err == nil {
 		// As PostgreSQL keeps an instant: microseconds since 2000.

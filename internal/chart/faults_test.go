@@ -395,5 +395,4 @@ func TestTheDatabaseOrTheKeysAway(t *testing.T) {
 	undisclosed(t, s.Get(t, er(t, s), path(never), "X-Break-Glass-Reason", reason), 503, "keys_unavailable")
 	noError(t, os.Rename(s.Keeper+".away", s.Keeper))
 	shown(t, s.Get(t, clinician, path(never)))
-
 }

@@ -29,8 +29,8 @@ func TestPHIPrintsAsNothing(t *testing.T) {
 			}
 		}
 		var log bytes.Buffer
-		slog.New(slog.NewJSONHandler(&log, nil)).Info("x", slog.Any("v", v))
-		slog.New(slog.NewTextHandler(&log, nil)).Info("x", slog.Any("v", v))
+		slog.New(slog.NewJSONHandler(&log, nil)).InfoContext(t.Context(), "x", slog.Any("v", v))
+		slog.New(slog.NewTextHandler(&log, nil)).InfoContext(t.Context(), "x", slog.Any("v", v))
 		b, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)

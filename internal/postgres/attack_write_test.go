@@ -102,8 +102,12 @@ func TestWriting(t *testing.T) {
 		who  string
 		with *caller
 	}{
-		{"a clinician", north1}, {"a nurse", ptr(nurse("north", "north-1"))}, {"an admin with a second factor", ptr(admin("north", "north-1", true))},
-		{"a patient", ptr(patient("north-1", "north-1"))}, {"an auditor", ptr(auditor("north"))}, {"an expired context", &caller{Context: bulk.Context, ttl: -1}},
+		{"a clinician", north1},
+		{"a nurse", ptr(nurse("north", "north-1"))},
+		{"an admin with a second factor", ptr(admin("north", "north-1", true))},
+		{"a patient", ptr(patient("north-1", "north-1"))},
+		{"an auditor", ptr(auditor("north"))},
+		{"an expired context", &caller{Context: bulk.Context, ttl: -1}},
 	} {
 		end := refused()
 		if !strings.Contains(c.who, "expired") {

@@ -214,8 +214,10 @@ func TestBecomingSomebodyElse(t *testing.T) {
 // entry is SQL that adds an entry to the trail as the-clinician of north would
 // for north-1, with some columns set otherwise: `column = expression, ...`.
 func entry(changes string) string {
-	columns := []string{"event_id", "occurred_at", "actor_issuer", "actor_subject", "actor_practice", "patient_id", "patient_practice", "action",
-		"resource_type", "resource_id", "outcome", "break_glass", "ctx_nonce", "detail", "nonce", "version"}
+	columns := []string{
+		"event_id", "occurred_at", "actor_issuer", "actor_subject", "actor_practice", "patient_id", "patient_practice", "action",
+		"resource_type", "resource_id", "outcome", "break_glass", "ctx_nonce", "detail", "nonce", "version",
+	}
 	values := map[string]string{
 		"event_id": "gen_random_uuid()", "occurred_at": "now()", "actor_issuer": "'" + issuer + "'", "actor_subject": "'the-clinician'",
 		"actor_practice": "'north'", "patient_id": "'north-1'", "patient_practice": "'north'", "action": "'read'", "resource_type": "'patient'",

@@ -142,8 +142,10 @@ func TestForgingAGrant(t *testing.T) {
 
 		{name: "a grant is ended by the API", with: glass, sql: `update medirecord.break_glass set ended_at = now()`, want: refused()},
 		{name: "a grant is opened again", with: glass, sql: `update medirecord.break_glass set ended_at = null`, want: refused()},
-		{name: "a grant is opened again by a conflict", with: ptr(changed(emergency("south-1"), func(c *caller) { c.Grant = somebodysGrant })),
-			sql: openGrant("id = '"+somebodysGrant+"'") + ` on conflict (id) do update set expires_at = excluded.expires_at`, want: refused()},
+		{
+			name: "a grant is opened again by a conflict", with: ptr(changed(emergency("south-1"), func(c *caller) { c.Grant = somebodysGrant })),
+			sql: openGrant("id = '"+somebodysGrant+"'") + ` on conflict (id) do update set expires_at = excluded.expires_at`, want: refused(),
+		},
 		{name: "a grant is removed", with: glass, sql: `delete from medirecord.break_glass`, want: refused()},
 		{name: "a grant is read", with: ptr(changed(emergency("south-1"), func(c *caller) { c.Grant = somebodysGrant })), sql: `select subject, reason, signed from medirecord.break_glass`, want: refused()},
 	})

@@ -49,9 +49,14 @@ select rolname, rolsuper, rolbypassrls, rolcreaterole, rolreplication,
 		bad bool
 		why string
 	}{
-		{super, "is a superuser"}, {bypass, "bypasses row-level security"}, {createRole, "may create roles, and so become any"},
-		{replication, "may replicate, and so copy everything"}, {owner, "owns or may become the owner of the tables"},
-		{member != "", "may become " + member}, {temp, "may create temporary objects"}, {create, "may create schemas"},
+		{super, "is a superuser"},
+		{bypass, "bypasses row-level security"},
+		{createRole, "may create roles, and so become any"},
+		{replication, "may replicate, and so copy everything"},
+		{owner, "owns or may become the owner of the tables"},
+		{member != "", "may become " + member},
+		{temp, "may create temporary objects"},
+		{create, "may create schemas"},
 		{schemas != "", "may create objects in schema " + schemas},
 	} {
 		if r.bad {

@@ -182,8 +182,10 @@ func TestExplainTellsNothingOfIdentifiers(t *testing.T) {
 			name string
 			with caller
 		}{
-			{"a clinician of the same practice", clinician("south", "south-2")}, {"a clinician of another practice", clinician("north", "north-1")},
-			{"an import of another practice", importer("north")}, {"an operator", service("operator", "practice.add", "south")},
+			{"a clinician of the same practice", clinician("south", "south-2")},
+			{"a clinician of another practice", clinician("north", "north-1")},
+			{"an import of another practice", importer("north")},
+			{"an operator", service("operator", "practice.add", "south")},
 		} {
 			for _, where := range []string{
 				`select patient_id from medirecord.blind_index where tag = '\x%s'`,

@@ -272,7 +272,11 @@ func TestEvaluateBelievesTheTokenOnly(t *testing.T) {
 	t.Run("a bad token is nobody and says so", func(t *testing.T) {
 		t.Parallel()
 		for _, headers := range [][]string{
-			{"Bearer garbage"}, {"Basic abc"}, {"bearer"}, {"Bearer "}, {bearer(med.RoleClinician), bearer(med.RoleClinician)},
+			{"Bearer garbage"},
+			{"Basic abc"},
+			{"bearer"},
+			{"Bearer "},
+			{bearer(med.RoleClinician), bearer(med.RoleClinician)},
 			{"Bearer " + w.token(t, claims{"exp": w.clock.unix(-time.Hour)})},
 		} {
 			got, err := w.evaluate(t, "data.medirecord.allow", "{"+readPatient+"}", headers...)

@@ -182,7 +182,7 @@ func listening(t *testing.T, s *sidecar.Service, l sidecar.Listen) *sidecar.Serv
 	noError(t, err)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve() }()
-	t.Cleanup(func() { srv.Stop(); <-done })
+	t.Cleanup(func() { srv.Stop(); <-done }) //nolint:errcheck // the test's own server
 	return srv
 }
 

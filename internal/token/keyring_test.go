@@ -428,8 +428,12 @@ func TestKeyChoice(t *testing.T) {
 		good := string(jwk(t, k.ec.Public(), "ec", ""))
 		other := string(jwk(t, k.other.Public(), "bad", ""))
 		for _, change := range [][2]string{
-			{`"use":"sig"`, `"use":"enc"`}, {`"use":"sig"`, `"use":7`}, {`"use":"sig"`, `"key_ops":["sign"]`},
-			{`"use":"sig"`, `"alg":"HS256"`}, {`"use":"sig"`, `"alg":"ES384"`}, {`"use":"sig"`, `"use":"enc","use":"sig"`},
+			{`"use":"sig"`, `"use":"enc"`},
+			{`"use":"sig"`, `"use":7`},
+			{`"use":"sig"`, `"key_ops":["sign"]`},
+			{`"use":"sig"`, `"alg":"HS256"`},
+			{`"use":"sig"`, `"alg":"ES384"`},
+			{`"use":"sig"`, `"use":"enc","use":"sig"`},
 			{`"use":"sig"`, `"k":"AAAA"`},
 		} {
 			bad := strings.Replace(other, change[0], change[1], 1)
