@@ -82,7 +82,8 @@ func (s *search) in(b []byte) map[string]int {
 func likeUUID(needle []byte) bool { return len(needle) < 12 && len(bytes.TrimLeft(needle, hexes)) == 0 }
 
 func within(b []byte, at, length int) bool {
-	return at > 0 && strings.IndexByte(hexes, b[at-1]) >= 0 || at+length < len(b) && strings.IndexByte(hexes, b[at+length]) >= 0
+	const around = hexes + ":" // a JSON number: how long a request took, for instance
+	return at > 0 && strings.IndexByte(around, b[at-1]) >= 0 || at+length < len(b) && strings.IndexByte(hexes, b[at+length]) >= 0
 }
 
 const hexes = "0123456789abcdef-"
@@ -177,6 +178,13 @@ func TestSearchFindsWhatIsThere(t *testing.T) {
 	s.secret("8331-1")
 	if found := s.in([]byte("01a20766-4097-8331-1e92-3e1e4902ee48")); len(found) > 0 {
 		t.Errorf("a piece of a UUID is found: %v", found)
+	}
+	s.secret("314376")
+	if found := s.in([]byte(`{"took":314376,"n":12}`)); len(found) > 0 {
+		t.Errorf("a number is found: %v", found)
+	}
+	if found := s.in([]byte(`{"code":"314376"}`)); len(found) != 1 {
+		t.Error("a short code in JSON: not found")
 	}
 	if found := s.in([]byte("\x0f8331-1\x00")); len(found) != 1 {
 		t.Error("a short code: not found")
