@@ -141,6 +141,12 @@ func TestWithoutTheSidecarNobodyIsKnown(t *testing.T) {
 			t.Fatalf("got %v, want unauthorized with the code sidecar_unavailable", err)
 		}
 	}
+	// What is no token is not even shown to it: nobody is missed.
+	for _, header := range []string{"Bearer " + strings.Repeat("a", 16<<10+1), "Bearer \xff", "Bearer a,b", "Basic x", ""} {
+		if _, err := a.Authenticate(t.Context(), []string{header}, from("192.0.2.1")); med.CodeOf(err) != "unauthorized" {
+			t.Errorf("%.20q: got %v, want unauthorized", header, err)
+		}
+	}
 	if got := s.Get(t, good[0][len("Bearer "):], "/patients/p-001"); got.Status != 401 || !strings.Contains(got.Body, `"code":"sidecar_unavailable"`) ||
 		!strings.Contains(got.Body, `"detail":"Valid JWT required. Sidecar validation failed."`) {
 		t.Errorf("over HTTP: got %d %s", got.Status, got.Body)

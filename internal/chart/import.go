@@ -183,11 +183,17 @@ func (s *Service) importFirst(ctx context.Context, in *entered, it *intake, b *B
 	it.key, err = s.keys.CreatePatient(ctx, signed, it.practice, it.patient)
 	if med.CodeOf(err) == "key_exists" {
 		// An import died between key and chart: the orphan is as good as new. It
-		// is settled first, so that no sweeper takes it from under the chart. Of
-		// another practice's patient the key does not open, and that is the end.
+		// is settled first, so that no sweeper takes it from under the chart.
 		if err = s.keys.Settle(ctx, signed, id); err == nil {
 			it.key, err = s.keys.Patient(ctx, signed, id)
 		}
+	}
+	if med.CodeOf(err) == "key_missing" && it.patient == b.Patient.ID {
+		// Another practice's: of a patient who was deleted there, or is being
+		// made. The id is taken all the same.
+		it.patient = med.PatientID(med.NewUUID(s.now()))
+		in.entry.Patient, in.entry.ResourceID = it.patient, string(it.patient)
+		return s.importFirst(ctx, in, it, b)
 	}
 	if err != nil {
 		return Imported{}, err
@@ -229,6 +235,9 @@ func (s *Service) importAgain(ctx context.Context, in *entered, it *intake, b *B
 	out := Imported{Patient: it.patient}
 	err := s.db.InTxWithin(ctx, importWithin, in.ruling.Context, func(tx pgx.Tx) error {
 		row, err := s.db.Q.PatientForUpdate(ctx, tx, string(it.patient))
+		if errors.Is(err, pgx.ErrNoRows) {
+			return med.NotFound.New("The patient was deleted: restore them first.").Coded("patient_deleted")
+		}
 		if err != nil {
 			return err
 		}

@@ -359,15 +359,23 @@ func TestImportingADeletedPatient(t *testing.T) {
 	medtest.Exec(t, d.super, `update medirecord.patient set deleted_at = now()`)
 	before := d.rows(t)
 	_, err := d.door.Import(t.Context(), chart.Importer("test"), medtest.North, bundle("b", p, observation(rid(1), "2")))
-	if err == nil {
-		t.Error("imported into the chart of a patient who was deleted")
+	if med.KindOf(err) != med.NotFound || med.CodeOf(err) != "patient_deleted" {
+		t.Errorf("into the chart of a patient who was deleted: got %v", err)
 	}
 	if got := d.rows(t); got != before {
 		t.Errorf("rows: got %v, want %v", got, before)
 	}
-	// In another practice, whoever had the id is nobody's business.
-	if done, err := d.door.Import(t.Context(), chart.Importer("test"), medtest.South, bundle("a", p)); err == nil && done.Patient == "p-001" {
-		t.Error("a deleted patient's id was given away")
+	// In another practice the id is taken, though nobody may know by whom.
+	done := d.put(t, medtest.South, bundle("a", p, observation(rid(1), "1")))
+	if done.Patient == "p-001" || d.read(t, medtest.South, done.Patient).SSN != "123-45-6789" {
+		t.Errorf("in another practice: got %+v", done)
+	}
+	if e := entry(t, d.System, string(done.Event)); e.Patient != string(done.Patient) || e.Resource != "patient/"+string(done.Patient) {
+		t.Errorf("got the entry %+v", e)
+	}
+	medtest.Exec(t, d.super, `update medirecord.patient set deleted_at = null where id = 'p-001'`)
+	if v := d.read(t, medtest.North, "p-001"); v.SSN != "123-45-6789" {
+		t.Error("the first does not read any more")
 	}
 }
 

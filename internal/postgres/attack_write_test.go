@@ -32,8 +32,7 @@ func newIntake(changes string) string {
 // rolledBack is a statement that is allowed, and undone.
 func rolledBack(sql string) string { return "begin; " + sql + "; rollback; select 'done'" }
 
-func TestWriting(t *testing.T) {
-	t.Parallel()
+func writing(t *testing.T, w *world) {
 	done := only("done")
 	attacks := []attack{
 		// The control: an import of north may do this in north.
@@ -129,7 +128,7 @@ func TestWriting(t *testing.T) {
 			attacks = append(attacks, attack{name: role + " empties " + table, as: role, with: bulk, sql: "truncate " + table + " cascade", want: refused()})
 		}
 	}
-	all(t, attacks)
+	all(t, w, attacks)
 }
 
 func tell(changes string) string {
@@ -137,13 +136,12 @@ func tell(changes string) string {
 		map[string]string{"id": "gen_random_uuid()", "topic": "'break_glass'", "severity": "'P2'", "practice_id": "'north'", "patient_id": "'north-1'", "event_id": anyUUID, "reason_code": "'other'"}, changes)
 }
 
-func TestWritingTheTrail(t *testing.T) {
-	t.Parallel()
+func writingTheTrail(t *testing.T, w *world) {
 	done := only("done")
 	// nonce makes the entry say which context it is of, as the door does.
 	nonce := "ctx_nonce = ctx.fact('nonce')"
 	as := func(changes string) string { return entry(nonce + "; " + changes) }
-	all(t, []attack{
+	all(t, w, []attack{
 		// The control.
 		{name: "the API writes what its caller did", with: north1, sql: rolledBack(as("")), want: done},
 		{name: "the trail sends the same entry twice", as: "trail", sql: rolledBack(entry("event_id = "+anyUUID) + " on conflict do nothing; " + entry("event_id = "+anyUUID) + " on conflict do nothing"), want: done},
@@ -194,9 +192,7 @@ func TestWritingTheTrail(t *testing.T) {
 }
 
 // The superuser can be stopped by nobody; a slip of theirs can.
-func TestTheTrailsTriggersHoldEvenASuperuser(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func slipsOfASuperuser(t *testing.T, w *world) {
 	state := w.fingerprint(t)
 	partition := `(select max(relid::regclass::text) from pg_partition_tree('audit.event') where isleaf)`
 	for _, a := range []struct{ name, sql string }{

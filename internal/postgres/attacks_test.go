@@ -16,9 +16,8 @@ var (
 
 const anyUUID = `'00000000-0000-7000-8000-00000000000f'`
 
-func TestReadingWhatTheContextDoesNotShow(t *testing.T) {
-	t.Parallel()
-	all(t, []attack{
+func readingElsewhere(t *testing.T, w *world) {
+	all(t, w, []attack{
 		// The control: what a context is there for works.
 		{name: "its own patient is shown", with: north1, sql: `select id from medirecord.patient`, want: only("north-1")},
 		{name: "and their records", with: north1, sql: `select id from medirecord.record`, want: only("record-of-north-1")},
@@ -132,8 +131,7 @@ func TestReadingWhatTheContextDoesNotShow(t *testing.T) {
 	})
 }
 
-func TestReadingTheKey(t *testing.T) {
-	t.Parallel()
+func readingTheKey(t *testing.T, w *world) {
 	var attacks []attack
 	for _, role := range []string{"app", "worker", "trail", "keys", "retention", "migrator"} {
 		attacks = append(attacks,
@@ -152,11 +150,10 @@ func TestReadingTheKey(t *testing.T) {
 		attack{name: "a key that never ends", with: north1, sql: `update ctx_private.key set not_after = 'infinity'`, want: refused()},
 		attack{name: "no key", with: north1, sql: `delete from ctx_private.key`, want: refused()},
 	)
-	all(t, attacks)
+	all(t, w, attacks)
 }
 
-func TestBecomingSomebodyElse(t *testing.T) {
-	t.Parallel()
+func becomingSomebodyElse(t *testing.T, w *world) {
 	var attacks []attack
 	for _, role := range []string{"app", "worker", "trail", "keys", "retention"} {
 		for _, other := range []string{"owner", "context", "locator", "migrator", "app", "trail", "worker", "keys"} {
@@ -208,7 +205,7 @@ func TestBecomingSomebodyElse(t *testing.T) {
 		attack{name: "the locator makes something of its own", as: "migrator", sql: `set role medirecord_locator; create function medirecord.mine() returns int language sql as 'select 1'`, want: refused()},
 		attack{name: "whoever reads all data is under row security", as: "app", with: north1, sql: `set role pg_read_all_data`, want: refused()},
 	)
-	all(t, attacks)
+	all(t, w, attacks)
 }
 
 // entry is SQL that adds an entry to the trail as the-clinician of north would
@@ -226,8 +223,7 @@ func entry(changes string) string {
 	return insertWith("audit.event", columns, values, changes)
 }
 
-func TestChangingWhatGuards(t *testing.T) {
-	t.Parallel()
+func changingWhatGuards(t *testing.T, w *world) {
 	statements := []struct{ name, sql string }{
 		{"row security is switched off", `alter table medirecord.patient disable row level security`},
 		{"row security is no longer forced", `alter table medirecord.patient no force row level security`},
@@ -330,5 +326,5 @@ func TestChangingWhatGuards(t *testing.T) {
 		attack{name: "partitions are made by the trail", as: "trail", sql: `select audit.make_partitions(24)`, want: refused()},
 		attack{name: "the guard is called by hand", with: bulk, sql: `select audit.deny()`, want: refused("0A000", "42501")},
 	)
-	all(t, attacks)
+	all(t, w, attacks)
 }

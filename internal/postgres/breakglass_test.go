@@ -24,9 +24,16 @@ func emergency(patient string) caller {
 
 func changed(c caller, change func(*caller)) caller { change(&c); return c }
 
-func TestAGrantIsHonouredOnlyAsItWasGiven(t *testing.T) {
+func TestGrants(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	t.Run("are honoured only as they were given", func(t *testing.T) { honouredAsGiven(t, w) })
+	t.Run("of one issuer and subject are not of another that reads the same", func(t *testing.T) { notRunTogether(t, w) })
+	t.Run("open reading and nothing else", func(t *testing.T) { opensReadingOnly(t, w) })
+}
+
+func honouredAsGiven(t *testing.T, w *world) {
+	t.Helper()
 	sees := []string{"south-1", "record-of-south-1"}
 	for _, c := range []struct {
 		name string
@@ -105,12 +112,11 @@ func openGrant(changes string) string {
 		}, changes)
 }
 
-func TestForgingAGrant(t *testing.T) {
-	t.Parallel()
+func forgingAGrant(t *testing.T, w *world) {
 	glass := ptr(emergency("south-1"))
 	late := ptr(changed(emergency("south-1"), func(c *caller) { c.GrantExpires = time.Now().Add(5 * time.Hour).UnixMilli() }))
 	read := `select id from medirecord.patient`
-	all(t, []attack{
+	all(t, w, []attack{
 		{name: "the grant of the context is written down", with: glass, sql: rolledBack(openGrant("")), want: only("done")},
 
 		{name: "another grant", with: glass, sql: openGrant("id = " + anyUUID), want: refused()},
@@ -151,9 +157,7 @@ func TestForgingAGrant(t *testing.T) {
 	})
 }
 
-func TestAGrantOpensReadingAndNothingElse(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func opensReadingOnly(t *testing.T, w *world) {
 	s := w.session(t, "app")
 	s.enter(t, emergency("south-1").signed(t))
 	if _, _, err := s.run(t.Context(), openGrant("")); err != nil {
@@ -198,9 +202,7 @@ func TestAGrantOpensReadingAndNothingElse(t *testing.T) {
 
 // However it is cut, what the signed context says of issuer and subject is
 // compared as two things.
-func TestIssuerAndSubjectAreNotRunTogether(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func notRunTogether(t *testing.T, w *world) {
 	for _, g := range []grant{
 		{id: med.NewUUID(time.Now()), issuer: issuer + "x", subject: "y", patient: "south-1"},
 		{id: med.NewUUID(time.Now()), issuer: issuer, subject: "xy", patient: "south-2"},

@@ -65,9 +65,27 @@ func refusal(t *testing.T, err error, why string) {
 	}
 }
 
-func TestARoleThatMustNotServe(t *testing.T) {
+// What is checked is changed and changed back, by one test after the other.
+func TestStartUpRefusals(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t) // its grants are changed by one test after the other: two at once would collide
+	w := newWorld(t)
+	for _, check := range []struct {
+		name string
+		run  func(*testing.T, *world)
+	}{
+		{"a role", refusedRoles},
+		{"a setting of the role", refusedSettings},
+		{"tables without row security", openTables},
+		{"partitions that are missing", missingPartitions},
+		{"a schema of another program", otherSchema},
+		{"clocks that differ", clockSkew},
+		{"a database that is away", checksOfADatabaseThatIsAway},
+	} {
+		t.Run(check.name, func(t *testing.T) { check.run(t, w) })
+	}
+}
+
+func refusedRoles(t *testing.T, w *world) {
 	for _, role := range []string{"app", "trail", "worker", "keys", "retention"} {
 		if err := postgres.CheckRole(t.Context(), pool(t, w.db.URL(role))); err != nil {
 			t.Errorf("%s: got %v, want no objection", role, err)
@@ -125,22 +143,20 @@ func TestARoleThatMustNotServe(t *testing.T) {
 		})
 	}
 	t.Run("temporary objects for everybody", func(t *testing.T) {
-		own := medtest.DB(t)
-		medtest.Exec(t, own.Super(t), `grant temp on database `+own.Clinical+` to public`)
-		refusal(t, postgres.CheckRole(t.Context(), pool(t, own.URL("app"))), "may create temporary objects")
+		medtest.Exec(t, w.super, `grant temp on database `+w.db.Clinical+` to public`)
+		defer medtest.Exec(t, w.super, `revoke temp on database `+w.db.Clinical+` from public`)
+		refusal(t, postgres.CheckRole(t.Context(), pool(t, w.db.URL("app"))), "may create temporary objects")
 	})
 	t.Run("a database without a schema public is fine", func(t *testing.T) {
-		own := medtest.DB(t)
-		medtest.Exec(t, own.Super(t), `drop schema public`)
-		if err := postgres.CheckRole(t.Context(), pool(t, own.URL("app"))); err != nil {
+		medtest.Exec(t, w.super, `alter schema public rename to private`)
+		defer medtest.Exec(t, w.super, `alter schema private rename to public`)
+		if err := postgres.CheckRole(t.Context(), pool(t, w.db.URL("app"))); err != nil {
 			t.Errorf("got %v, want no objection", err)
 		}
 	})
 }
 
-func TestAServerThatMustNotHoldTheTrail(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func refusedSettings(t *testing.T, w *world) {
 	if err := postgres.CheckServer(t.Context(), pool(t, w.db.URL("trail"))); err != nil {
 		t.Errorf("got %v, want no objection", err)
 	}
@@ -158,13 +174,13 @@ func TestAServerThatMustNotHoldTheTrail(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAServerThatMustNotHoldTheTrail(t *testing.T) {
+	t.Parallel()
 	for setting, bad := range map[string]string{"fsync": "off", "full_page_writes": "off", "max_prepared_transactions": "2"} {
-		t.Run(setting+" "+bad, func(t *testing.T) {
-			t.Parallel()
-			c := cluster(t, map[string]string{setting: bad})
-			err := postgres.CheckServer(t.Context(), pool(t, c.SuperuserURL("postgres")))
-			refusal(t, err, setting+" = "+bad)
-		})
+		c := cluster(t, map[string]string{setting: bad})
+		refusal(t, postgres.CheckServer(t.Context(), pool(t, c.SuperuserURL("postgres"))), setting+" = "+bad)
 	}
 }
 
@@ -182,9 +198,8 @@ func cluster(t *testing.T, settings map[string]string) *pglocal.Cluster {
 	return c
 }
 
-func TestTablesWithoutRowSecurityAreNamed(t *testing.T) {
-	t.Parallel()
-	db := medtest.DB(t)
+func openTables(t *testing.T, w *world) {
+	db := w.db
 	var partition string
 	medtest.Scan(t, db.Super(t), []any{&partition}, `select min(relid::regclass::text) from pg_partition_tree('audit.event') where isleaf`)
 	check := func(t *testing.T, super *pgx.Conn, p *pgxpool.Pool, done, undone, names string) {
@@ -224,10 +239,8 @@ func TestTablesWithoutRowSecurityAreNamed(t *testing.T) {
 	})
 }
 
-func TestPartitionsThatAreMissingAreNamed(t *testing.T) {
-	t.Parallel()
-	db := medtest.DB(t)
-	p, super := pool(t, db.URL("app")), db.Super(t)
+func missingPartitions(t *testing.T, w *world) {
+	p, super := pool(t, w.db.URL("app")), w.super
 	for _, c := range []struct {
 		name      string
 		months    int // from this one
@@ -264,14 +277,12 @@ select relname, to_char(m, 'YYYY-MM'), pg_get_expr(relpartbound, c.oid)
 	}
 }
 
-func TestASchemaThatIsNotThisPrograms(t *testing.T) {
-	t.Parallel()
-	db := medtest.DB(t)
+func otherSchema(t *testing.T, w *world) {
 	steps, err := postgres.Clinical()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := pool(t, db.URL("app"))
+	p := pool(t, w.db.URL("app"))
 	if err := postgres.CheckSchema(t.Context(), p, steps); err != nil {
 		t.Errorf("got %v, want no objection", err)
 	}
@@ -279,13 +290,13 @@ func TestASchemaThatIsNotThisPrograms(t *testing.T) {
 		t.Errorf("yesterday's program: got %v, want no objection", err)
 	}
 	refusal(t, postgres.CheckSchema(t.Context(), p, append(steps, postgres.Step{Name: "x"}, postgres.Step{Name: "y"})), "lacks 2 migrations")
-	medtest.Exec(t, db.Super(t), `drop schema migration cascade`)
+	medtest.Exec(t, w.super, `alter schema migration rename to elsewhere`)
+	defer medtest.Exec(t, w.super, `alter schema elsewhere rename to migration`)
 	refusal(t, postgres.CheckSchema(t.Context(), p, steps), "has not been migrated")
 }
 
-func TestClockSkew(t *testing.T) {
-	t.Parallel()
-	db := open(t, medtest.DB(t), postgres.Config{})
+func clockSkew(t *testing.T, w *world) {
+	db := open(t, w.db, postgres.Config{})
 	for _, c := range []struct {
 		ahead    time.Duration
 		min, max time.Duration
@@ -305,9 +316,8 @@ func TestClockSkew(t *testing.T) {
 	}
 }
 
-func TestChecksOfADatabaseThatIsAway(t *testing.T) {
-	t.Parallel()
-	p := pool(t, medtest.DB(t).URL("app"))
+func checksOfADatabaseThatIsAway(t *testing.T, w *world) {
+	p := pool(t, w.db.URL("app"))
 	p.Close()
 	for name, err := range map[string]error{
 		"role": postgres.CheckRole(t.Context(), p), "server": postgres.CheckServer(t.Context(), p), "forced": postgres.CheckForced(t.Context(), p),

@@ -151,9 +151,7 @@ func signedGrant(t *testing.T) string {
 	return s
 }
 
-func TestForgedContexts(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func forgedContexts(t *testing.T, w *world) {
 	state := w.fingerprint(t)
 	s := w.session(t, "app")
 	statements := []string{
@@ -188,16 +186,6 @@ func TestForgedContexts(t *testing.T) {
 			if problem := refused("22021").differs(nil, 0, r.Err); problem != "" {
 				t.Error(problem)
 			}
-		}
-	})
-	t.Run("a key that has ended verifies no more", func(t *testing.T) {
-		w := newWorld(t)
-		medtest.Exec(t, w.super, `update ctx_private.key set not_after = now()`)
-		s := w.session(t, "app")
-		s.enter(t, clinician("north", "north-1").signed(t))
-		rows, n, err := s.run(t.Context(), statements[0])
-		if problem := refused().differs(rows, n, err); problem != "" {
-			t.Error(problem)
 		}
 	})
 	t.Run("and the same under the right key is taken", func(t *testing.T) {

@@ -51,9 +51,7 @@ func eventually(t testing.TB, what string, yes func() bool) {
 
 // Sessions of the same role see each other's statements. A context among them
 // would be anybody's for ten seconds.
-func TestPgStatActivityShowsNoContext(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func activityShowsNoContext(t *testing.T, w *world) {
 	db := open(t, w.db, postgres.Config{})
 	blocker, err := w.db.Super(t).Begin(t.Context())
 	if err != nil {
@@ -107,9 +105,7 @@ func TestPgStatActivityShowsNoContext(t *testing.T) {
 }
 
 // After its transaction a connection of the pool has no context any more.
-func TestAContextDoesNotOutliveItsTransaction(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func contextLeftBehind(t *testing.T, w *world) {
 	db := open(t, w.db, postgres.Config{Conns: 1, Readers: 1})
 	signed := clinician("north", "north-1").signed(t)
 	nobody := func(t *testing.T) {
@@ -151,9 +147,14 @@ func TestAContextDoesNotOutliveItsTransaction(t *testing.T) {
 
 // EXPLAIN ANALYZE counts the rows that a policy took away. What a plan fetches
 // by a search key must therefore be the practice's own, whatever the plan.
-func TestExplainTellsNothingOfIdentifiers(t *testing.T) {
+func TestPlansAndViewsTellNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	t.Run("EXPLAIN of an identifier", func(t *testing.T) { explained(t, w) })
+	t.Run("a careless view", func(t *testing.T) { carelessView(t, w) })
+}
+
+func explained(t *testing.T, w *world) {
 	// Enough for the planner to want the index.
 	medtest.Exec(t, w.super, `insert into medirecord.blind_index (practice_id, field, tag, patient_id, key_version)
 		select p, 'mrn', convert_to(lpad(n::text, 8, '0'), 'UTF8'), p || '-1', 1 from generate_series(1, 2000) n, (values ('north'), ('south')) v (p)`)
@@ -215,9 +216,7 @@ func TestExplainTellsNothingOfIdentifiers(t *testing.T) {
 
 // practice_of tells one thing, to whoever has a context: which practice an id
 // belongs to.
-func TestPracticeOf(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func learningWhosePatient(t *testing.T, w *world) {
 	of := func(t *testing.T, c caller, id string) string {
 		t.Helper()
 		s := w.session(t, "app")
@@ -245,9 +244,7 @@ func TestPracticeOf(t *testing.T) {
 }
 
 // COPY is a read like any other.
-func TestCopyIsUnderRowSecurity(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func copying(t *testing.T, w *world) {
 	s := w.session(t, "app")
 	s.enter(t, clinician("north", "north-1").signed(t))
 	for _, table := range []string{"medirecord.patient", "medirecord.record", "medirecord.blind_index", "medirecord.intake", "medirecord.practice", "audit.event"} {
@@ -276,9 +273,7 @@ func TestCopyIsUnderRowSecurity(t *testing.T) {
 
 // A view runs as its owner: a careless one must show nothing, because even the
 // owner is under row security; one that runs as its user shows what its user may see.
-func TestACarelessViewShowsNothing(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func carelessView(t *testing.T, w *world) {
 	migrator := w.db.As(t, "migrator")
 	medtest.Exec(t, migrator, `set role medirecord_owner`)
 	medtest.Exec(t, migrator, `create view medirecord.careless as select * from medirecord.patient`)
@@ -297,9 +292,7 @@ func TestACarelessViewShowsNothing(t *testing.T) {
 
 // A backup role with the right to read everything reads nothing that row
 // security guards. That it does not notice is why backups need BYPASSRLS.
-func TestReadingAllDataIsNotPassingRowSecurity(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func readingAllData(t *testing.T, w *world) {
 	conn := medtest.Connect(t, roleOf(t, w, "inherit", "pg_read_all_data"))
 	var partition string
 	medtest.Scan(t, conn, []any{&partition}, `select max(relid::regclass::text) from pg_partition_tree('audit.event') where isleaf`)
@@ -318,9 +311,7 @@ func TestReadingAllDataIsNotPassingRowSecurity(t *testing.T) {
 }
 
 // A query of the trail for a day reads one partition, row security or not.
-func TestRowSecurityDoesNotKeepPartitionsFromBeingPruned(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func partitionsArePruned(t *testing.T, w *world) {
 	s := w.session(t, "app")
 	s.enter(t, auditor("north").signed(t))
 	rows, _, err := s.run(t.Context(), fmt.Sprintf(`explain (costs off) select event_id from audit.event where occurred_at >= '%s' and occurred_at < '%s'`,
@@ -346,6 +337,43 @@ select count(*), count(*) filter (where c.relrowsecurity and c.relforcerowsecuri
   from pg_partition_tree('audit.event') p join pg_class c on c.oid = p.relid where isleaf`)
 		return n, closed
 	}
+	t.Run("though somebody who only serves holds the lock of that name", func(t *testing.T) {
+		evil := w.session(t, "app")
+		if _, _, err := evil.run(t.Context(), `select pg_advisory_lock(hashtext('audit.make_partitions')), pg_advisory_lock(n) from generate_series(1, 9) n`); err != nil {
+			t.Fatal(err)
+		}
+		var made int
+		medtest.Scan(t, worker, []any{&made}, `select audit.make_partitions(7)`)
+		if made != 1 {
+			t.Errorf("got %d, want 1", made)
+		}
+	})
+	t.Run("once, by many at once", func(t *testing.T) {
+		type result struct {
+			made int
+			err  error
+		}
+		results := make(chan result, 6)
+		for range cap(results) {
+			conn := w.db.As(t, "worker")
+			go func() {
+				var r result
+				r.err = conn.QueryRow(t.Context(), `select audit.make_partitions(9)`).Scan(&r.made)
+				results <- r
+			}()
+		}
+		sum := 0
+		for range cap(results) {
+			r := <-results
+			if r.err != nil {
+				t.Error(r.err)
+			}
+			sum += r.made
+		}
+		if n, closed := count(t); sum != 2 || closed != n {
+			t.Errorf("got %d made by all and %d of %d closed, want 2 and all", sum, closed, n)
+		}
+	})
 	t.Run("while entries are being written and read", func(t *testing.T) {
 		// An open transaction with an entry, and a long read, as a backup is.
 		writer, reader := w.session(t, "trail"), w.db.Super(t)
@@ -356,7 +384,7 @@ select count(*), count(*) filter (where c.relrowsecurity and c.relforcerowsecuri
 		medtest.Exec(t, reader, `lock table audit.event in access share mode`)
 		before, _ := count(t)
 		var made int
-		medtest.Scan(t, worker, []any{&made}, `select audit.make_partitions(9)`)
+		medtest.Scan(t, worker, []any{&made}, `select audit.make_partitions(12)`)
 		if n, closed := count(t); made != 3 || n != before+3 || closed != n {
 			t.Errorf("got %d made, %d partitions of which %d are closed, want 3, %d and all", made, n, closed, before+3)
 		}
@@ -366,7 +394,7 @@ select count(*), count(*) filter (where c.relrowsecurity and c.relforcerowsecuri
 	})
 	t.Run("again makes none", func(t *testing.T) {
 		var made int
-		medtest.Scan(t, worker, []any{&made}, `select audit.make_partitions(9)`)
+		medtest.Scan(t, worker, []any{&made}, `select audit.make_partitions(12)`)
 		if made != 0 {
 			t.Errorf("got %d, want 0", made)
 		}
@@ -380,40 +408,10 @@ select count(*), count(*) filter (where c.relrowsecurity and c.relforcerowsecuri
 			t.Errorf("got %d partitions of which %d are closed, want at most 26 and all", n, closed)
 		}
 	})
-	t.Run("two makers at once make each once", func(t *testing.T) {
-		d := newWorld(t)
-		errs := make(chan error, 8)
-		for range cap(errs) {
-			conn := d.db.As(t, "worker")
-			go func() {
-				_, err := conn.Exec(t.Context(), `select audit.make_partitions(12)`)
-				errs <- err
-			}()
-		}
-		for range cap(errs) {
-			if err := <-errs; err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	t.Run("nobody who only serves can keep them from being made", func(t *testing.T) {
-		d := newWorld(t)
-		evil := d.session(t, "app")
-		if _, _, err := evil.run(t.Context(), `select pg_advisory_lock(hashtext('audit.make_partitions'))`); err != nil {
-			t.Fatal(err)
-		}
-		var made int
-		medtest.Scan(t, d.db.As(t, "worker"), []any{&made}, `select audit.make_partitions(9)`)
-		if made != 3 {
-			t.Errorf("got %d, want 3", made)
-		}
-	})
 }
 
 // An error of the server can quote a row. What we say of it does not.
-func TestErrorsCarryNoValues(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func learningFromErrors(t *testing.T, w *world) {
 	db := open(t, w.db, postgres.Config{})
 	for name, sql := range map[string]string{
 		"a duplicate":        newPatient("id = 'north-1'"),

@@ -266,11 +266,20 @@ func TestTheDatabaseShowsWhatTheModelSays(t *testing.T) {
 	m := randomModel(r)
 	db := medtest.DB(t)
 	m.fill(t, db.Super(t), r)
+	t.Run("when asked for everything", func(t *testing.T) { m.asked(t, db, r) })
+	t.Run("when reads share a statement", func(t *testing.T) { m.readTogether(t, db, r) })
+}
+
+func (m *model) asked(t *testing.T, db *medtest.Databases, r *rand.Rand) {
+	t.Helper()
 	app, worker := db.As(t, "app"), db.As(t, "worker")
 	minter := token.NewMinter(medtest.ContextKey, time.Now)
 	shown := map[string]int{}
-	for range 250 {
+	for i := range 250 {
 		c := m.context(r)
+		if i < len(m.practices) { // whatever chance brings
+			c = importer(m.practices[i]).Context
+		}
 		signed, _, _, err := minter.Mint(c, 10*time.Second)
 		if err != nil {
 			t.Fatal(err)
@@ -335,12 +344,8 @@ func diffSeen(got, want seen) string {
 
 // Reads that share statements show each caller what the model says, and
 // whether they are the patient.
-func TestSharedReadsShowEachCallerTheirOwn(t *testing.T) {
-	t.Parallel()
-	r := seed(t)
-	m := randomModel(r)
-	dbs := medtest.DB(t)
-	m.fill(t, dbs.Super(t), r)
+func (m *model) readTogether(t *testing.T, dbs *medtest.Databases, r *rand.Rand) {
+	t.Helper()
 	db := open(t, dbs, postgres.Config{Conns: 2, Readers: 1})
 	minter := token.NewMinter(medtest.ContextKey, time.Now)
 	var group sync.WaitGroup

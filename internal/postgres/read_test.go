@@ -36,11 +36,12 @@ func patiently(t *testing.T, w *world) *postgres.DB {
 	return db
 }
 
-// waiting counts the reads that wait for a lock.
+// waiting counts the reads that wait for a lock. The connection must be in no
+// transaction: pg_stat_activity stands still in one.
 func waiting(t *testing.T, conn *pgx.Conn) (n int) {
 	t.Helper()
 	medtest.Scan(t, conn, []any{&n}, `select count(*) from pg_locks l join pg_stat_activity a using (pid)
-		where not granted and l.database = (select oid from pg_database where datname = current_database()) and a.query like '%read_patient%'`)
+		where not granted and l.database = (select oid from pg_database where datname = current_database()) and a.query like '%read_patients%'`)
 	return n
 }
 
@@ -54,19 +55,13 @@ func gather(t *testing.T, w *world, db *postgres.DB, asked *atomic.Int32, many i
 	first := make(chan error, 1)
 	signed := clinician("north", "north-1").signed(t)
 	go func() { _, err := db.Patient(t.Context(), signed, "north-1"); first <- err }()
-	t0 := time.Now()
 	eventually(t, "the reader to wait", func() bool {
 		select {
 		case err := <-first:
-			dump(t, w)
 			t.Fatalf("the read that was to wait ended: %v", err)
 		default:
 		}
-		if time.Since(t0) > 5*time.Second {
-			dump(t, w)
-			t0 = time.Now()
-		}
-		return waiting(t, blocker) == 1
+		return waiting(t, w.super) == 1
 	})
 	ask()
 	eventually(t, "the questions to be asked", func() bool { return asked.Load() == int32(many) }) //nolint:gosec // few
@@ -76,9 +71,16 @@ func gather(t *testing.T, w *world, db *postgres.DB, asked *atomic.Int32, many i
 	}
 }
 
-func TestReadsThatShareAStatement(t *testing.T) {
+func TestReads(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newWorld(t) // for one test after the other: they lock and kill
+	t.Run("show no context to other sessions", func(t *testing.T) { activityShowsNoContext(t, w) })
+	t.Run("share a statement", func(t *testing.T) { sharedReads(t, w) })
+	t.Run("outlive the connections that are killed", func(t *testing.T) { killedConnections(t, w) })
+	t.Run("of a closed database are answered", func(t *testing.T) { closedDatabase(t, w) })
+}
+
+func sharedReads(t *testing.T, w *world) {
 
 	t.Run("a context that is not valid refuses only itself", func(t *testing.T) {
 		db := patiently(t, w)
@@ -157,13 +159,13 @@ func TestReadsThatShareAStatement(t *testing.T) {
 		first, second := make(chan error, 1), make(chan error, 1)
 		a, b := clinician("north", "north-1").signed(t), clinician("north", "north-1").signed(t)
 		go func() { _, err := db.Patient(ctx, a, "north-1"); first <- err }()
-		eventually(t, "the statement to wait", func() bool { return waiting(t, blocker) == 1 })
+		eventually(t, "the statement to wait", func() bool { return waiting(t, w.super) == 1 })
 		go func() { _, err := db.Patient(t.Context(), b, "north-1"); second <- err }()
 		hangUp()
 		if err := <-first; med.KindOf(err) != med.DatabaseUnavailable {
 			t.Errorf("got %v, want database-unavailable", err)
 		}
-		if waiting(t, blocker) != 1 {
+		if waiting(t, w.super) != 1 {
 			t.Error("the statement was cancelled")
 		}
 		medtest.Exec(t, blocker, `commit`)
@@ -204,9 +206,7 @@ func TestReadsThatShareAStatement(t *testing.T) {
 	})
 }
 
-func TestAnIDThatNobodyHas(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func idsThatNobodyHas(t *testing.T, w *world) {
 	db := open(t, w.db, postgres.Config{})
 	for _, id := range []med.PatientID{"nobody", "", "%", "north-2", "south-1", "north-gone", "' or true --"} {
 		row, err := db.Patient(t.Context(), clinician("north", "north-1").signed(t), id)
@@ -229,9 +229,7 @@ func TestAnIDThatNobodyHas(t *testing.T) {
 	})
 }
 
-func TestKilledConnectionsAreReplaced(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func killedConnections(t *testing.T, w *world) {
 	db := open(t, w.db, postgres.Config{Conns: 4})
 	stop := make(chan struct{})
 	var group sync.WaitGroup
@@ -270,9 +268,7 @@ func TestKilledConnectionsAreReplaced(t *testing.T) {
 	t.Logf("%d fine, %d failed", fine.Load(), failed.Load())
 }
 
-func TestAClosedDatabaseAnswers(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func closedDatabase(t *testing.T, w *world) {
 	db, err := postgres.Open(t.Context(), postgres.Config{URL: w.db.URL("app"), Deadline: time.Minute})
 	if err != nil {
 		t.Fatal(err)
@@ -471,12 +467,4 @@ func childrenOf(t *testing.T, parent int, word string) []int {
 		}
 	}
 	return out
-}
-
-func dump(t *testing.T, w *world) {
-	rows, _ := w.super.Query(t.Context(), `select concat_ws(' | ', datname, usename, pid, state, wait_event_type, wait_event, now()-query_start, left(query,80)) from pg_stat_activity`)
-	out, _ := pgx.CollectRows(rows, pgx.RowTo[string])
-	for _, l := range out {
-		t.Log(l)
-	}
 }

@@ -33,7 +33,6 @@ func TestMain(m *testing.M) { medtest.Main(m) }
 type world struct {
 	db    *medtest.Databases
 	super *pgx.Conn
-	state string // its fingerprint
 }
 
 const issuer = "https://issuer.test.invalid"
