@@ -81,7 +81,6 @@ func TestReads(t *testing.T) {
 }
 
 func sharedReads(t *testing.T, w *world) {
-
 	t.Run("a context that is not valid refuses only itself", func(t *testing.T) {
 		db := patiently(t, w)
 		var group sync.WaitGroup
