@@ -59,7 +59,13 @@ func TestSpool(t *testing.T) {
 	t.Run("a changed or moved chunk is refused", func(t *testing.T) {
 		t.Parallel()
 		s := fill(t, t.TempDir())
-		if _, err := s.file.WriteAt([]byte{0}, s.parts[0].chunks[0].at+20); err != nil {
+		var b [1]byte
+		at := s.parts[0].chunks[0].at + 20
+		if _, err := s.file.ReadAt(b[:], at); err != nil {
+			t.Fatal(err)
+		}
+		b[0] ^= 1
+		if _, err := s.file.WriteAt(b[:], at); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.items(0); err == nil {
