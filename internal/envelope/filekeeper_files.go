@@ -63,13 +63,13 @@ func (k *FileKeeper) read(name string, version uint32) (versionedKey, error) {
 			return versionedKey{}, err
 		}
 		if len(all) == 0 {
-			return versionedKey{}, unavailable("key %s: %w", name, fs.ErrNotExist)
+			return versionedKey{}, k.absent(name, fs.ErrNotExist)
 		}
 		version = all[len(all)-1]
 	}
 	key, err := k.readFile(k.keyPath(name, version))
 	if err != nil {
-		return versionedKey{}, k.absent(name, version, err)
+		return versionedKey{}, k.absent(name, fmt.Errorf("version %d: %w", version, err))
 	}
 	// A destruction marks before it overwrites: no mark now, so these were no
 	// half-overwritten bytes.
@@ -82,11 +82,11 @@ func (k *FileKeeper) read(name string, version uint32) (versionedKey, error) {
 
 // absent says why a key could not be read: it may have been destroyed since
 // its mark was looked for.
-func (k *FileKeeper) absent(name string, version uint32, cause error) error {
+func (k *FileKeeper) absent(name string, cause error) error {
 	if dead, err := k.destroyed(name); err == nil && dead {
 		return fmt.Errorf("key %s: %w", name, ErrDestroyed)
 	}
-	return unavailable("key %s version %d: %w", name, version, cause)
+	return unavailable("key %s: %w", name, cause)
 }
 
 // readFile reads 32 bytes from a regular file that only its user can read.
