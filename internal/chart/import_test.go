@@ -263,8 +263,13 @@ func TestAnImportThatFailsLeavesNothingHalfDone(t *testing.T) {
 		"an old record twice": bundle("bad 3", p, observation(rid(1), "8"), observation(rid(1), "9")),
 		"an old and a new":    bundle("bad 4", p, observation(rid(1), "8"), observation(rid(9), "1"), observation(rid(9), "1")),
 	} {
-		if _, err := d.door.Import(t.Context(), chart.Importer("test"), medtest.North, bad); err == nil {
-			t.Errorf("%s: imported", name)
+		_, err := d.door.Import(t.Context(), chart.Importer("test"), medtest.North, bad)
+		id, recorded := med.EventOf(err)
+		if err == nil || !recorded {
+			t.Fatalf("%s: got %v, want it refused and recorded", name, err)
+		}
+		if e := entry(t, d.System, string(id)); e.Outcome != "failure" || e.Patient != "p-001" {
+			t.Errorf("%s: got the entry %+v", name, e)
 		}
 		var version int64
 		medtest.Scan(t, d.super, []any{&version}, `select max(version) from medirecord.record`)
@@ -376,6 +381,18 @@ func TestImportingADeletedPatient(t *testing.T) {
 	medtest.Exec(t, d.super, `update medirecord.patient set deleted_at = null where id = 'p-001'`)
 	if v := d.read(t, medtest.North, "p-001"); v.SSN != "123-45-6789" {
 		t.Error("the first does not read any more")
+	}
+}
+
+func TestImportingAPatientWhoseKeyIsDestroyed(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.put(t, medtest.North, bundle("a", withSource("source-1"), observation(rid(1), "1")))
+	medtest.Exec(t, d.super, `update medirecord.patient set key_state = 'destroyed'`)
+	before := d.rows(t)
+	_, err := d.door.Import(t.Context(), chart.Importer("test"), medtest.North, bundle("b", withSource("source-1"), observation(rid(2), "2")))
+	if med.KindOf(err) != med.NotFound || med.CodeOf(err) != "key_destroyed" || d.rows(t) != before {
+		t.Errorf("got %v, rows %v, want %v", err, d.rows(t), before)
 	}
 }
 

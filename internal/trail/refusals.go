@@ -4,6 +4,7 @@ package trail
 
 import (
 	"context"
+	"crypto/rand"
 	"sync"
 	"time"
 
@@ -88,7 +89,9 @@ func (r *refusals) flush() {
 // write writes the counts; those that could not be written wait for the next
 // minute.
 func (r *refusals) write(batch []*audit.Entry) {
-	for i, err := range r.trail.insertUntil(batch, r.trail.cfg.Now().Add(r.trail.cfg.Deadline)) {
+	ctx, cancel := r.trail.within()
+	defer cancel()
+	for i, err := range r.trail.insert(ctx, batch) {
 		if err != nil {
 			r.keep(batch[i])
 		}
@@ -99,11 +102,15 @@ func (r *refusals) keep(e *audit.Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := med.Network(e.Detail.IP)
+	if r.seen[key] == nil && len(r.seen) >= maxAddresses {
+		key, e.Detail.IP, e.Detail.UserAgent, e.Detail.Origin = "", "", "", ""
+	}
 	now := r.seen[key]
 	if now == nil {
-		if len(r.seen) < maxAddresses {
-			r.seen[key] = e
-		}
+		again := *e // it may have been written after all: it is not the same entry twice
+		again.ID = med.EventID(med.NewUUID(r.trail.cfg.Now()))
+		_, _ = rand.Read(again.Nonce[:])
+		r.seen[key] = &again
 		return
 	}
 	for code, n := range e.Detail.Counts {

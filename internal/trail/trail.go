@@ -56,7 +56,6 @@ const (
 type waiting struct {
 	entry *audit.Entry
 	state atomic.Int32
-	until time.Time
 	done  chan error // buffered: the flusher never waits for a call
 }
 
@@ -136,7 +135,7 @@ func (t *Trail) Stats() Stats {
 // up does not cancel the entry: there is no context to cancel it by.
 func (t *Trail) Append(e *audit.Entry) error {
 	e.Clean()
-	w := &waiting{entry: e, until: t.cfg.Now().Add(t.cfg.Deadline), done: make(chan error, 1)}
+	w := &waiting{entry: e, done: make(chan error, 1)}
 	select {
 	case <-t.stop:
 		return t.refuse(errors.New("closing"))
@@ -225,30 +224,43 @@ func (t *Trail) fill(batch []*waiting) []*waiting {
 func (t *Trail) write(batch []*waiting) {
 	entries := make([]*audit.Entry, 0, len(batch))
 	for _, w := range batch {
-		if !w.state.CompareAndSwap(pending, taken) {
-			// Its call answered 503 already: that is what is recorded. A copy,
-			// since the call may still look at its own.
-			e := *w.entry
-			e.Outcome, e.Code = audit.Failure, "audit_unavailable"
-			e.Detail.Clear, e.Detail.Masked, e.Detail.Hidden = nil, nil, nil
-			entries = append(entries, &e)
-			continue
+		if w.state.CompareAndSwap(pending, taken) {
+			entries = append(entries, w.entry)
+		} else {
+			entries = append(entries, late(w.entry))
 		}
-		entries = append(entries, w.entry)
 	}
-	errs := t.insertUntil(entries, t.cfg.Now().Add(t.cfg.Deadline))
+	ctx, cancel := t.within()
+	defer cancel()
+	errs := t.insert(ctx, entries)
 	for i, w := range batch {
 		w.done <- errs[i]
 	}
 }
 
-// insertUntil inserts the entries and says of each whether it is durable. A
-// lost connection leaves the outcome unknown, so the same rows are sent again,
-// which is harmless, until the deadline. A batch that the server refuses is
-// split until only the bad entry fails.
-func (t *Trail) insertUntil(entries []*audit.Entry, until time.Time) []error {
-	ctx, cancel := context.WithDeadline(context.Background(), until) //nolint:forbidigo // the batch belongs to no request
-	defer cancel()
+// late is the entry of a call that gave up waiting and answered 503 already:
+// that, and nothing disclosed, is what is recorded. A denial was a denial all
+// the same. It is a copy, since the call may still look at its own.
+func late(e *audit.Entry) *audit.Entry {
+	if e.Outcome == audit.Denied {
+		return e
+	}
+	c := *e
+	c.Outcome, c.Code = audit.Failure, "audit_unavailable"
+	c.Detail.Clear, c.Detail.Masked, c.Detail.Hidden = nil, nil, nil
+	return &c
+}
+
+// within bounds a batch by the deadline, whatever the clock says.
+func (t *Trail) within() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), t.cfg.Deadline) //nolint:forbidigo // a batch belongs to no request
+}
+
+// insert inserts the entries and says of each whether it is durable. A lost
+// connection leaves the outcome unknown, so the same rows are sent again, which
+// is harmless, until the deadline. A batch that the server refuses is split
+// until only the bad entry fails.
+func (t *Trail) insert(ctx context.Context, entries []*audit.Entry) []error {
 	var err error
 	for {
 		err = insertEvents(ctx, t.pool, entries)
@@ -269,13 +281,11 @@ func (t *Trail) insertUntil(entries []*audit.Entry, until time.Time) []error {
 	}
 	if len(entries) > 1 && ctx.Err() == nil {
 		half := len(entries) / 2
-		copy(errs, t.insertUntil(entries[:half], until))
-		copy(errs[half:], t.insertUntil(entries[half:], until))
+		copy(errs, t.insert(ctx, entries[:half]))
+		copy(errs[half:], t.insert(ctx, entries[half:]))
 		return errs
 	}
-	if med.KindOf(postgres.Unavailable(err)) == med.DatabaseUnavailable || postgres.Refused(err) {
-		t.failing.Store(true)
-	}
+	t.failing.Store(true) // be it this entry or the trail: a probe will tell
 	t.cfg.Log.ErrorContext(ctx, "audit entries not written", slog.Int("entries", len(entries)), slog.Any("error", postgres.Unavailable(err)))
 	for i := range errs {
 		errs[i] = postgres.Unavailable(err)
