@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package outbound fetches from other servers for us: key sets, webhooks.
+// Package outbound speaks to other servers for us: key sets, webhooks, witnesses.
 // It speaks https only, follows no redirect, reads no proxy from the
 // environment, never reads more than a set number of bytes, never waits
 // longer than a set time, and never connects to an address inside our own
@@ -8,6 +8,7 @@
 package outbound
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -123,6 +124,65 @@ func (c *Client) Get(ctx context.Context, address string) ([]byte, error) {
 	return body, nil
 }
 
+// Answer is what another server said to a Post.
+type Answer struct {
+	Status      int
+	ContentType string
+	Body        []byte
+}
+
+// Post sends the body under the headers and returns the answer, whatever its
+// status: what a refusal means is the caller's to say. It reports ErrURL,
+// ErrAddress and ErrTooLarge as Get does, and follows no redirect either.
+func (c *Client) Post(ctx context.Context, address string, header map[string]string, body []byte) (*Answer, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, ErrURL // the parser's own error quotes the address
+	}
+	client, err := c.clientFor(u)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.post(ctx, client, u, header, body)
+	if err != nil {
+		return nil, fmt.Errorf("sending to %s: %w", u.Host, withoutURL(err))
+	}
+	return answer, nil
+}
+
+func (c *Client) post(ctx context.Context, client *http.Client, u *url.URL, header map[string]string, body []byte) (*Answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, ErrURL
+	}
+	req.Header.Set("User-Agent", "medirecord")
+	for k, v := range header {
+		req.Header.Set(k, v)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	said, err := c.read(resp)
+	if err != nil {
+		return nil, err
+	}
+	return &Answer{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Body: said}, nil
+}
+
+// read returns the body, or ErrTooLarge.
+func (c *Client) read(resp *http.Response) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, c.maxBody+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(body)) > c.maxBody {
+		return nil, ErrTooLarge
+	}
+	return body, nil
+}
+
 // clientFor returns the client for the scheme, or ErrURL.
 func (c *Client) clientFor(u *url.URL) (*http.Client, error) {
 	if u.Opaque != "" || u.Hostname() == "" || u.User != nil {
@@ -152,14 +212,7 @@ func (c *Client) fetch(ctx context.Context, client *http.Client, u *url.URL) ([]
 	if resp.StatusCode != http.StatusOK {
 		return nil, &StatusError{Code: resp.StatusCode}
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, c.maxBody+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(body)) > c.maxBody {
-		return nil, ErrTooLarge
-	}
-	return body, nil
+	return c.read(resp)
 }
 
 // Close drops the idle connections.

@@ -327,3 +327,59 @@ func dnsAnswer(q []byte, ip netip.Addr) []byte {
 	}
 	return out
 }
+
+func TestPost(t *testing.T) {
+	t.Parallel()
+
+	t.Run("the answer comes back whatever its status", func(t *testing.T) {
+		t.Parallel()
+		s, pool := secure(t, func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			w.Header().Set("Content-Type", "text/x.tlog.size")
+			w.WriteHeader(http.StatusConflict)
+			_, _ = io.WriteString(w, r.Method+" "+r.Header.Get("X-Kind")+" "+string(body))
+		})
+		got, err := client(t, Config{Allow: loopback, RootCAs: pool}).Post(t.Context(), s.URL, map[string]string{"X-Kind": "test"}, []byte("hello"))
+		if err != nil || got.Status != http.StatusConflict || got.ContentType != "text/x.tlog.size" || string(got.Body) != "POST test hello" {
+			t.Fatalf("got %+v, %v; want the conflict as it was said", got, err)
+		}
+	})
+
+	t.Run("loopback is refused unless listed", func(t *testing.T) {
+		t.Parallel()
+		var hits atomic.Int32
+		s, pool := secure(t, func(http.ResponseWriter, *http.Request) { hits.Add(1) })
+		_, err := client(t, Config{RootCAs: pool}).Post(t.Context(), s.URL, nil, nil)
+		if !errors.Is(err, ErrAddress) || hits.Load() != 0 {
+			t.Fatalf("got %v after %d requests; want ErrAddress after none", err, hits.Load())
+		}
+	})
+
+	t.Run("plain http is refused outside dev", func(t *testing.T) {
+		t.Parallel()
+		if _, err := client(t, Config{}).Post(t.Context(), "http://127.0.0.1:1/", nil, nil); !errors.Is(err, ErrURL) {
+			t.Fatalf("got %v; want ErrURL", err)
+		}
+	})
+
+	t.Run("a redirect is an answer and not followed", func(t *testing.T) {
+		t.Parallel()
+		var hits atomic.Int32
+		s, pool := secure(t, func(w http.ResponseWriter, r *http.Request) {
+			hits.Add(1)
+			http.Redirect(w, r, "/there", http.StatusTemporaryRedirect)
+		})
+		got, err := client(t, Config{Allow: loopback, RootCAs: pool}).Post(t.Context(), s.URL, nil, []byte("x"))
+		if err != nil || got.Status != http.StatusTemporaryRedirect || hits.Load() != 1 {
+			t.Fatalf("got %+v, %v after %d requests; want the 307 after one", got, err, hits.Load())
+		}
+	})
+
+	t.Run("an answer above the limit is refused", func(t *testing.T) {
+		t.Parallel()
+		s, pool := secure(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat("x", 65)) })
+		if _, err := client(t, Config{Allow: loopback, RootCAs: pool, MaxBody: 64}).Post(t.Context(), s.URL, nil, nil); !errors.Is(err, ErrTooLarge) {
+			t.Fatalf("got %v; want ErrTooLarge", err)
+		}
+	})
+}
