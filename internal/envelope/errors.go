@@ -26,4 +26,6 @@ var (
 	ErrMisuse = errors.New("envelope: misuse")
 	// ErrTooLarge says that a value is larger than this package seals.
 	ErrTooLarge = errors.New("envelope: too large")
+	// ErrExpired says that a cursor is older than it may be.
+	ErrExpired = errors.New("envelope: expired")
 )

@@ -17,6 +17,7 @@ import (
 // operation is what a route says of itself: it becomes its entry in the contract.
 type operation struct {
 	id, method, path, tag, summary, doc string // method is GET unless it says otherwise
+	status                              int    // of a success, 200 unless it says otherwise
 	errors                              []*med.ErrorKind
 }
 
@@ -31,6 +32,9 @@ type audited[O any] interface {
 	*O
 	entry() med.EventID
 }
+
+// named is an answer whose body names its request.
+type named interface{ name(request string) }
 
 var errNoEntry = errors.New("an answer came without an audit entry")
 
@@ -50,6 +54,9 @@ func handle[I, O any, P audited[O]](s *Server, r *router, op operation, h func(c
 			return nil, s.problem(ctx, x, err)
 		}
 		x.event = out.entry()
+		if n, ok := any(out).(named); ok {
+			n.name(x.id)
+		}
 		return out, nil
 	})
 	op.document(r)
@@ -117,7 +124,7 @@ func (op operation) huma(maxBody int64) huma.Operation {
 	return huma.Operation{
 		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, Description: op.doc, Tags: []string{op.tag},
 		Security: []map[string][]string{{"bearer": {}}},
-		Errors:   op.statuses(), MaxBodyBytes: maxBody,
+		Errors:   op.statuses(), MaxBodyBytes: maxBody, DefaultStatus: op.status,
 		Parameters: []*huma.Param{
 			{Name: headerReason, In: "header", Description: "Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.", Schema: &huma.Schema{Type: huma.TypeString}, Example: "Patient in ER, consent unreachable"},
 			{Name: headerPurpose, In: "header", Description: "Purpose of use, for the audit entry.", Schema: &huma.Schema{Type: huma.TypeString, Enum: anys(purposes)}},

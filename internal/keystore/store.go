@@ -241,3 +241,17 @@ func (s *Store) Audit(ctx context.Context, signed string, practice med.PracticeI
 	})
 	return key, err
 }
+
+// Cursor returns the practice's key for the cursors of lists: of the version
+// asked for, or of the active one for 0.
+func (s *Store) Cursor(ctx context.Context, signed string, practice med.PracticeID, version int32) (key *envelope.CursorKey, err error) {
+	err = s.inTx(ctx, signed, func(tx pgx.Tx) error {
+		k, err := s.practiceKey(ctx, tx, practice, envelope.PurposeAudit, version)
+		if err != nil {
+			return err
+		}
+		key, err = envelope.NewCursorKey(k)
+		return err
+	})
+	return key, err
+}
