@@ -59,6 +59,11 @@ type Config struct {
 	KeystoreDatabaseURL string `env:"MEDIRECORD_KEYSTORE_DATABASE_URL" yaml:"keystore_database_url" secret:"url"`
 	// WorkerDatabaseURL is the clinical database as medirecord_worker.
 	WorkerDatabaseURL string `env:"MEDIRECORD_WORKER_DATABASE_URL" yaml:"worker_database_url" secret:"url"`
+	// SealerDatabaseURL and AuditorDatabaseURL are the clinical database as
+	// medirecord_sealer, which seals the trail, and as medirecord_auditor, which
+	// reads all of it to export, verify and stream it.
+	SealerDatabaseURL  string `env:"MEDIRECORD_SEALER_DATABASE_URL" yaml:"sealer_database_url" secret:"url"`
+	AuditorDatabaseURL string `env:"MEDIRECORD_AUDITOR_DATABASE_URL" yaml:"auditor_database_url" secret:"url"`
 	// MigrateDatabaseURL and MigrateKeystoreURL are the two databases as
 	// medirecord_migrator.
 	MigrateDatabaseURL string `env:"MEDIRECORD_MIGRATE_DATABASE_URL" yaml:"migrate_database_url" secret:"url"`
@@ -90,6 +95,22 @@ type Config struct {
 	GrantMinutes int `env:"MEDIRECORD_GRANT_MINUTES" yaml:"grant_minutes"`
 	// OutboundAllow lists private ranges that fetches may reach.
 	OutboundAllow string `env:"MEDIRECORD_OUTBOUND_ALLOW" yaml:"outbound_allow"`
+
+	// TrailOrigin is the name of the log, such as medirecord.example/audit; an
+	// epoch's number is put behind it. It is in every checkpoint for ever.
+	TrailOrigin string `env:"MEDIRECORD_TRAIL_ORIGIN" yaml:"trail_origin"`
+	// TrailKeyFile holds the keys that sign checkpoints, one a line, as
+	// `medirecord audit key` makes them; while one is replaced, both.
+	TrailKeyFile string `env:"MEDIRECORD_TRAIL_KEY_FILE" yaml:"trail_key_file"`
+	// SealerState is the sealer's own memory of the last head it signed: a file
+	// outside the database.
+	SealerState string `env:"MEDIRECORD_SEALER_STATE" yaml:"sealer_state"`
+	// TrailPolicy is a C2SP tlog-policy file: the log's keys, its witnesses, and
+	// how many of them must cosign.
+	TrailPolicy string `env:"MEDIRECORD_TRAIL_POLICY" yaml:"trail_policy"`
+	// TrailSinks are write-once places for checkpoints and tiles, separated by
+	// commas: file:///directory or s3://bucket/prefix?endpoint=…
+	TrailSinks string `env:"MEDIRECORD_TRAIL_SINKS" yaml:"trail_sinks"`
 
 	// KeyKeeper is the URL of the secrets manager: file:///directory in dev.
 	KeyKeeper string `env:"MEDIRECORD_KEY_KEEPER" yaml:"key_keeper"`

@@ -73,7 +73,7 @@ func templates(ctx context.Context, c *pglocal.Cluster) error {
 	if err := postgres.Bootstrap(ctx, super, clinicalTemplate, keysTemplate); err != nil {
 		return err
 	}
-	for _, r := range []string{"migrator", "app", "trail", "keys", "worker", "retention"} {
+	for _, r := range []string{"migrator", "app", "trail", "keys", "worker", "retention", "sealer", "auditor"} {
 		if err := postgres.SetPassword(ctx, super, "medirecord_"+r, password); err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func DB(t testing.TB) *Databases {
 	for db, template := range map[string]string{d.Clinical: clinicalTemplate, d.Keys: keysTemplate} {
 		Exec(t, super, `create database `+db+` template `+template)
 		Exec(t, super, `revoke all on database `+db+` from public`)
-		Exec(t, super, `grant connect on database `+db+` to medirecord_migrator, medirecord_app, medirecord_trail, medirecord_keys, medirecord_worker, medirecord_retention`)
+		Exec(t, super, `grant connect on database `+db+` to medirecord_migrator, medirecord_app, medirecord_trail, medirecord_keys, medirecord_worker, medirecord_retention, medirecord_sealer, medirecord_auditor`)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)

@@ -78,7 +78,7 @@ func Bootstrap(ctx context.Context, conn *pgx.Conn, databases ...string) error {
 		// or an operator could make the verifier call it.
 		for _, sql := range []string{
 			`revoke all on database ` + db + ` from public`,
-			`grant connect on database ` + db + ` to medirecord_migrator, medirecord_app, medirecord_trail, medirecord_keys, medirecord_worker, medirecord_retention`,
+			`grant connect on database ` + db + ` to medirecord_migrator, medirecord_app, medirecord_trail, medirecord_keys, medirecord_worker, medirecord_retention, medirecord_sealer, medirecord_auditor`,
 			`grant create on database ` + db + ` to medirecord_migrator`,
 			`grant create on database ` + db + ` to medirecord_owner, medirecord_context`,
 		} {

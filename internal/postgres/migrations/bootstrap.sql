@@ -14,6 +14,8 @@
 --   keys      the API's way into the key store
 --   worker    unattended work: partitions, sweeping
 --   retention drops what is older than the policy
+--   sealer    reads the whole trail, writes its tree and its heads
+--   auditor   reads the whole trail: exports, verifies, streams
 do $$
 declare
   r text;
@@ -23,14 +25,14 @@ begin
       execute format('create role %I nologin noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls', 'medirecord_' || r);
     end if;
   end loop;
-  foreach r in array array['migrator', 'app', 'trail', 'keys', 'worker', 'retention'] loop
+  foreach r in array array['migrator', 'app', 'trail', 'keys', 'worker', 'retention', 'sealer', 'auditor'] loop
     if not exists (select from pg_catalog.pg_roles where rolname = 'medirecord_' || r) then
       execute format('create role %I login noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls', 'medirecord_' || r);
     end if;
   end loop;
   -- Pinned, so that a pool which forgets them is still safe. A role may change
   -- its own; what the trail seals is ordered by commit, not by these.
-  foreach r in array array['app', 'trail', 'keys', 'worker', 'retention'] loop
+  foreach r in array array['app', 'trail', 'keys', 'worker', 'retention', 'sealer', 'auditor'] loop
     execute format('alter role %I set synchronous_commit = on', 'medirecord_' || r);
     execute format('alter role %I set idle_in_transaction_session_timeout = ''5s''', 'medirecord_' || r);
     execute format('alter role %I set statement_timeout = ''10s''', 'medirecord_' || r);

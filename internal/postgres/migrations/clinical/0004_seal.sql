@@ -4,6 +4,10 @@
 -- the tiles of its Merkle tree, and its signed checkpoints. None of it holds
 -- more of an entry than its id and its hash, which a nonce makes say nothing.
 
+set role medirecord_context;
+grant execute on function ctx.trail_scope() to medirecord_owner;
+reset role;
+
 set role medirecord_owner;
 
 -- An entry's place in the log is (epoch, tx, event_id). xids do not survive a
@@ -169,7 +173,6 @@ grant execute on function audit.begin_epoch() to medirecord_migrator;
 -- patient_bucket returns what a proof about one patient needs of the map: the
 -- heads of their bucket, by hashed ids. Only in a context that reads a trail,
 -- and only about the patient it names.
-grant execute on function ctx.trail_scope() to medirecord_owner;
 create function audit.patient_bucket(in_epoch integer) returns table (key bytea, n bigint, head bytea)
 language plpgsql stable security definer set search_path = pg_catalog
 as $$
