@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { medtest.Main(m) }
 type listed map[string]string
 
 // forms are the ways in which a column may hold what it holds.
-var forms = []string{"plain", "sealed", "keyed hash", "wrapped key", "verifying key", "signature", "random"}
+var forms = []string{"plain", "sealed", "keyed hash", "wrapped key", "verifying key", "signature", "random", "hash", "ids"}
 
 var (
 	name = regexp.MustCompile("`([^`]+)`")

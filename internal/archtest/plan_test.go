@@ -66,6 +66,8 @@ var homes = map[string]string{
 	"github.com/prometheus/client_golang": `internal/httpapi internal/app`,
 	"github.com/swaggest/swgui":           `internal/httpapi`,
 	"go.yaml.in/yaml":                     `internal/policy internal/app`,
+	"github.com/transparency-dev/formats": `internal/audit`,
+	"golang.org/x/mod":                    `internal/audit`,
 	"golang.org/x/sync":                   `internal/keystore`,
 	"golang.org/x/term":                   `internal/intake`,
 	"golang.org/x/text":                   `internal/envelope`,

@@ -156,7 +156,7 @@ func readingTheKey(t *testing.T, w *world) {
 func becomingSomebodyElse(t *testing.T, w *world) {
 	var attacks []attack
 	for _, role := range []string{"app", "worker", "trail", "keys", "retention"} {
-		for _, other := range []string{"owner", "context", "locator", "migrator", "app", "trail", "worker", "keys"} {
+		for _, other := range []string{"owner", "context", "locator", "migrator", "app", "trail", "worker", "keys", "sealer", "auditor"} {
 			if other != role {
 				attacks = append(attacks, attack{name: role + " becomes " + other, as: role, sql: `set role medirecord_` + other, want: refused()})
 			}

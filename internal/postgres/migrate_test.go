@@ -311,7 +311,7 @@ func bootstrap(t *testing.T, m *migrations) {
 		medtest.Scan(t, m.super, []any{&others}, `
 select coalesce(array_agg(r.rolname || ' ' || p), '{}') from pg_roles r, (values ('connect'), ('temp'), ('create')) v (p)
  where not r.rolsuper and has_database_privilege(r.oid, $1, p)
-   and not (p = 'connect' and r.rolname in ('medirecord_migrator', 'medirecord_app', 'medirecord_trail', 'medirecord_keys', 'medirecord_worker', 'medirecord_retention'))
+   and not (p = 'connect' and r.rolname in ('medirecord_migrator', 'medirecord_app', 'medirecord_trail', 'medirecord_keys', 'medirecord_worker', 'medirecord_retention', 'medirecord_sealer', 'medirecord_auditor'))
    and not (p = 'create' and r.rolname in ('medirecord_migrator', 'medirecord_owner', 'medirecord_context'))`, db)
 		if len(others) > 0 {
 			t.Errorf("got %q, want none", others)
@@ -394,14 +394,14 @@ func schemaGivesAway(t *testing.T, w *world) {
 				select c.oid::regclass::text from pg_class c, aclexplode(c.relacl) a where c.oid >= 16384 and a.is_grantable and a.grantee <> c.relowner`,
 			"rights of roles that only serve on the schemas that guard": `
 				select r.rolname || ' ' || n.nspname from pg_namespace n, pg_roles r
-				 where n.nspname in ('ctx_private', 'audit_part') and r.rolname ~ '^medirecord_(app|trail|keys|worker|retention|locator|migrator)$'
+				 where n.nspname in ('ctx_private', 'audit_part') and r.rolname ~ '^medirecord_(app|trail|keys|worker|retention|sealer|auditor|locator|migrator)$'
 				   and has_schema_privilege(r.oid, n.oid, 'USAGE')`,
 			"row triggers of the trail that a replica passes by": `
 				select t.tgrelid::regclass || ' ' || tgname from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
 				 where n.nspname in ('audit', 'audit_part') and not t.tgisinternal and t.tgenabled <> 'A'`,
 			"tables of the trail without both guards": `
 				select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
-				 where n.nspname in ('audit', 'audit_part') and c.relkind in ('r', 'p') and (select count(*) from pg_trigger t where t.tgrelid = c.oid) <> 2`,
+				 where (n.nspname = 'audit_part' or n.nspname = 'audit' and c.relname in ('event', 'batch')) and c.relkind in ('r', 'p') and (select count(*) from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal) <> 2`,
 		} {
 			rows, err := conn.Query(t.Context(), q)
 			if err != nil {

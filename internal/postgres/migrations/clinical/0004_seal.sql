@@ -108,6 +108,10 @@ begin
   end loop;
 end
 $$;
+create trigger no_change before update or delete on audit.batch for each row execute function audit.deny();
+create trigger no_truncate before truncate on audit.batch for each statement execute function audit.deny();
+alter table audit.batch enable always trigger no_change;
+alter table audit.batch enable always trigger no_truncate;
 grant update (data) on audit.tile to medirecord_sealer;
 grant update (note, cosigned_at) on audit.checkpoint to medirecord_sealer;
 grant update (n, head) on audit.patient_head to medirecord_sealer;
