@@ -16,7 +16,7 @@ import (
 // The plan, from the cellar up. A package imports only floors below its own.
 var floors = []struct{ name, packages string }{
 	{"words", `internal/med`},
-	{"crafts", `proto/coresdk/v1 proto/medirecord/v1 policy coresdk internal/audit internal/children internal/envelope
+	{"crafts", `proto/coresdk/v1 proto/medirecord/v1 policy coresdk internal/audit internal/children internal/cosign internal/envelope
 		internal/fhir internal/outbound internal/pglocal internal/policy internal/token`},
 	{"sqlc output", `internal/postgres/pgdb internal/keystore/keydb`},
 	{"stores", `internal/gate internal/keystore internal/postgres internal/trail coresdk/ginsdk`},
@@ -31,6 +31,7 @@ var floors = []struct{ name, packages string }{
 var sideways = map[string]string{
 	"coresdk → proto/coresdk/v1":            "the wire it speaks",
 	"internal/policy → policy":              "the built-in policy file",
+	"internal/cosign → internal/outbound":   "witnesses are asked through the one client, with its limits",
 	"internal/pglocal → internal/children":  "a server of our own must not outlive us",
 	"internal/trail → internal/postgres":    "one way to open a pool and to tell an outage from a refusal",
 	"internal/keystore → internal/postgres": "the same, and the first migration: its own database checks contexts too",
@@ -65,9 +66,9 @@ var homes = map[string]string{
 	"github.com/open-policy-agent/opa":    `internal/policy`,
 	"github.com/prometheus/client_golang": `internal/httpapi internal/app`,
 	"github.com/swaggest/swgui":           `internal/httpapi`,
+	"github.com/transparency-dev/formats": `internal/audit internal/cosign`,
 	"go.yaml.in/yaml":                     `internal/policy internal/app`,
-	"github.com/transparency-dev/formats": `internal/audit`,
-	"golang.org/x/mod":                    `internal/audit`,
+	"golang.org/x/mod":                    `internal/audit internal/cosign`,
 	"golang.org/x/sync":                   `internal/keystore`,
 	"golang.org/x/term":                   `internal/intake`,
 	"golang.org/x/text":                   `internal/envelope`,
