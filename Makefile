@@ -3,7 +3,7 @@ GO    ?= go
 TOOL  := $(GO) tool -modfile=tools/go.mod
 
 # What is run under the race detector too: everything below the stores.
-CRAFTS := $(addsuffix /...,$(wildcard $(addprefix ./internal/,med audit envelope policy token fhir pki outbound children) ./coresdk))
+CRAFTS := $(addsuffix /...,$(wildcard $(addprefix ./internal/,med audit envelope policy token fhir pki outbound siem children) ./coresdk))
 
 .PHONY: help run test check tidy lint generated race vulns gen bench fuzz clean
 

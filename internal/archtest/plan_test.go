@@ -17,7 +17,7 @@ import (
 var floors = []struct{ name, packages string }{
 	{"words", `internal/med`},
 	{"crafts", `proto/coresdk/v1 proto/medirecord/v1 policy coresdk internal/audit internal/children internal/cosign internal/envelope
-		internal/fhir internal/outbound internal/pglocal internal/policy internal/token`},
+		internal/fhir internal/outbound internal/pglocal internal/policy internal/siem internal/token`},
 	{"sqlc output", `internal/postgres/pgdb internal/keystore/keydb`},
 	{"stores", `internal/gate internal/keystore internal/postgres internal/trail coresdk/ginsdk`},
 	{"door", `internal/auth internal/chart`},
@@ -32,6 +32,7 @@ var sideways = map[string]string{
 	"coresdk → proto/coresdk/v1":            "the wire it speaks",
 	"internal/policy → policy":              "the built-in policy file",
 	"internal/cosign → internal/outbound":   "witnesses are asked through the one client, with its limits",
+	"internal/siem → internal/audit":        "the entry that it says in other words",
 	"internal/pglocal → internal/children":  "a server of our own must not outlive us",
 	"internal/trail → internal/postgres":    "one way to open a pool and to tell an outage from a refusal",
 	"internal/keystore → internal/postgres": "the same, and the first migration: its own database checks contexts too",
@@ -69,11 +70,12 @@ var homes = map[string]string{
 	"github.com/transparency-dev/formats": `internal/audit internal/cosign`,
 	"go.yaml.in/yaml":                     `internal/policy internal/app`,
 	"golang.org/x/mod":                    `internal/audit internal/cosign`,
+	"go.opentelemetry.io/proto/slim/otlp": `internal/siem`,
 	"golang.org/x/sync":                   `internal/keystore`,
 	"golang.org/x/term":                   `internal/intake`,
 	"golang.org/x/text":                   `internal/envelope`,
 	"google.golang.org/grpc":              `internal/sidecar internal/gate coresdk proto/coresdk/v1 proto/medirecord/v1`,
-	"google.golang.org/protobuf":          `internal/gate internal/sidecar proto/coresdk/v1 proto/medirecord/v1`,
+	"google.golang.org/protobuf":          `internal/gate internal/sidecar internal/siem proto/coresdk/v1 proto/medirecord/v1`,
 	"os": `coresdk internal/app internal/children internal/envelope internal/intake internal/pglocal internal/policy
 		internal/sidecar cmd/medirecord examples/ginservice`, // so no file is opened by med, audit, fhir, token, chart, ...
 	"net":          `coresdk internal/app internal/outbound internal/postgres internal/sidecar cmd/medirecord examples/ginservice`,
