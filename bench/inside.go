@@ -196,7 +196,7 @@ func readEntry() *audit.Entry {
 	}
 	e := audit.New(time.Now(), c, "read", "patient", "p-001")
 	e.Patient, e.PatientPractice, e.Outcome = "p-001", "practice-north", audit.Success
-	e.ContextNonce, e.ContextMAC = "W6useeTXhUo1VbHQCbcSXQ", "4b5dc4dfc8698bb27d02811c6a9ae49aef9f1d66d75d2523e4c4b6e2d8709611"
+	e.ContextNonce, e.ContextMAC = "W6useeTXhUo1VbHQCbcSXQ", "e1.k1.1795839136.patient.read.4b5dc4dfc8698bb27d02811c6a9ae49aef9f1d66d75d2523e4c4b6e2d8709611"
 	e.Detail.Clear = []med.Field{med.FieldName, med.FieldSSN, med.FieldDOB, med.FieldDiagnosis}
 	return e
 }

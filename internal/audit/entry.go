@@ -46,7 +46,9 @@ type Entry struct {
 	Outcome         Outcome
 	Code            string // of the problem, when not a success
 
-	ContextNonce, ContextMAC string // of the signed context that was used
+	// ContextNonce is of the signed context that was used, ContextMAC the entry
+	// MAC that the sidecar made with it, for this entry's columns.
+	ContextNonce, ContextMAC string
 
 	Detail Detail
 	Nonce  [16]byte // makes the entry's hash tell nothing

@@ -94,7 +94,7 @@ type Ruling struct {
 	Decisions map[Relation]Decision
 	Context   string // signed; goes to PostgreSQL as it is
 	Nonce     string // of the context, for the trail
-	MAC       string // of the context, for the trail
+	MAC       string // of the entry that the context is used under, for the trail
 	Grant     *Grant
 	Revision  string // of the policy
 }

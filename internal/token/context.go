@@ -56,8 +56,8 @@ var (
 	errField     = errors.New("context: a field is too long, not UTF-8, or has a control character")
 )
 
-// Mint signs the context for ttl and returns it with its nonce and its MAC,
-// which the trail keeps. It reports an error for a ttl above the limit, a
+// Mint signs the context for ttl and returns it with its nonce, which the trail
+// keeps, and its MAC. It reports an error for a ttl above the limit, a
 // context that names nobody or nothing, a "*" that is not a service's, ids that
 // are none, and strings that are too long, not UTF-8 or have control characters.
 func (m *Minter) Mint(c Context, ttl time.Duration) (signed, nonce, mac string, err error) {

@@ -32,6 +32,8 @@ const (
 // Minter signs contexts and grants with one key. It is safe for concurrent use.
 type Minter struct {
 	prefix  string // "v1.<kid>."
+	kid     string
+	entry   *entryKey
 	usable  bool
 	now     func() time.Time
 	buffers sync.Pool // of *scratch
@@ -52,7 +54,7 @@ func NewMinter(key ContextKey, now func() time.Time) *Minter {
 	if now == nil {
 		now = time.Now
 	}
-	m := &Minter{prefix: version + key.KID + ".", now: now}
+	m := &Minter{prefix: version + key.KID + ".", kid: key.KID, entry: newEntryKey(key), now: now}
 	m.usable = legalKID(key.KID) && key.Key != [32]byte{}
 	m.buffers.New = func() any {
 		return &scratch{mac: hmac.New(sha256.New, key.Key[:]), payload: make([]byte, 0, 1<<10), out: make([]byte, 0, 2<<10)}
