@@ -132,8 +132,9 @@ func appendTx(ctx context.Context, tx pgx.Tx, entries ...*audit.Entry) error {
 	return med.AuditUnavailable.Because(err)
 }
 
-// may asks the gate and notes in the entry what it said.
+// may asks the gate, for this call's entry, and notes in the entry what it said.
 func (s *Service) may(ctx context.Context, in *entered, q gate.Ask) error {
+	q.Event = in.entry.ID
 	r, err := s.gate.May(ctx, in.caller, q)
 	if err != nil {
 		return err

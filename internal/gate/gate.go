@@ -91,6 +91,9 @@ type Ask struct {
 	Kind     med.Kind
 	// ReasonCode is set for a break-glass access.
 	ReasonCode string
+	// Event is the primary entry that the call will leave: the ruling's MAC is
+	// for it and its children. Without it no entry can be told from a forged one.
+	Event med.EventID
 }
 
 // May returns what the caller may do, for each relation they could have to the
@@ -99,6 +102,7 @@ type Ask struct {
 func (g *Gate) May(ctx context.Context, c *med.Caller, q Ask) (*med.Ruling, error) {
 	may := &pb.May{
 		Token: c.Credential.Reveal(), Action: q.Action, ResourceType: q.Resource, PatientId: string(q.Patient), Kind: string(q.Kind),
+		EventId: string(q.Event),
 	}
 	if q.ReasonCode != "" {
 		may.Emergency = &pb.Emergency{ReasonCode: q.ReasonCode}

@@ -191,7 +191,7 @@ func (s *System) startSidecar(t testing.TB, log *slog.Logger) string {
 	}
 	engine := Policy(t)
 	s.Service, err = sidecar.New(sidecar.Config{
-		Verifier: verifier, Policy: func() *policy.Engine { return engine }, Minter: token.NewMinter(ContextKey, time.Now),
+		Verifier: verifier, Policy: func() *policy.Engine { return engine }, Minter: token.NewMinter(ContextKey, time.Now), Attester: token.NewAttester([]token.ContextKey{ContextKey}),
 		State: filepath.Join(t.TempDir(), "state.jsonl"), Services: services, Log: log, Now: time.Now,
 	})
 	if err != nil {

@@ -72,6 +72,8 @@ func (s *Service) answer(ctx, keys context.Context, service string, q *pb.Questi
 		return s.may(ctx, keys, q.GetId(), ask.May)
 	case *pb.Question_Serve:
 		return s.serve(ctx, q.GetId(), service, ask.Serve)
+	case *pb.Question_Attest:
+		return s.attest(q.GetId(), service, ask.Attest)
 	}
 	return refuse(q.GetId(), "invalid", "unknown_question")
 }
@@ -115,6 +117,9 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 	patient, err := med.ParsePatientID(q.GetPatientId())
 	if err != nil {
 		return refuse(id, "invalid", "patient_id")
+	}
+	if q.GetEventId() != "" && !med.IsUUID(q.GetEventId()) {
+		return refuse(id, "invalid", "event_id")
 	}
 	emergency := q.GetEmergency() != nil && slices.Contains(c.Caller.Roles, med.RoleBreakGlass)
 	if emergency && !slices.Contains(med.ReasonCodes, q.GetEmergency().GetReasonCode()) {
@@ -171,7 +176,7 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 				slog.String("subject", c.Caller.Subject), slog.String("patient", string(patient)), slog.String("reason_code", ruling.Grant.GetReasonCode()))
 		}
 	}
-	return s.mint(ctx, id, ruling, claims, false)
+	return s.mint(ctx, id, ruling, claims, q.GetEventId())
 }
 
 // refusalOf is the refusal's code for a reason of the policy.
@@ -191,19 +196,23 @@ func anyAllowed(ds map[string]*pb.Decision) bool {
 	return false
 }
 
-// mint signs the context of a ruling.
-func (s *Service) mint(ctx context.Context, id uint64, ruling *pb.Ruling, c token.Context, service bool) *pb.Answer {
+// mint signs the context of a ruling, for the call whose entry is event. What
+// is minted for a person is told to the worker.
+func (s *Service) mint(ctx context.Context, id uint64, ruling *pb.Ruling, c token.Context, event string) *pb.Answer {
 	ttl := contextTTL
-	if service {
+	if c.Service != "" {
 		ttl = serviceContextTTL
 	}
-	signed, nonce, mac, err := s.cfg.Minter.Mint(c, ttl)
+	signed, nonce, _, err := s.cfg.Minter.Mint(c, ttl)
 	if err != nil {
 		s.cfg.Log.ErrorContext(ctx, "context not signed", slog.String("action", c.Action))
 		return refuse(id, "denied", "context_refused")
 	}
-	ruling.Context, ruling.Nonce, ruling.Mac = signed, nonce, mac
+	ruling.Context, ruling.Nonce, ruling.Mac = signed, nonce, s.cfg.Minter.SignEntry(&c, nonce, event)
 	ruling.ExpiresAt = s.cfg.Now().Add(ttl).Unix()
+	if c.Service == "" {
+		s.told(ctx, &c, nonce, event)
+	}
 	return &pb.Answer{Id: id, Answer: &pb.Answer_Ruling{Ruling: ruling}}
 }
 
@@ -320,7 +329,7 @@ func (s *Service) serve(ctx context.Context, id uint64, service string, q *pb.Se
 			return refuse(id, "denied", "state_not_kept")
 		}
 	}
-	return s.mint(ctx, id, &pb.Ruling{Revision: engine.Revision()}, c, true)
+	return s.mint(ctx, id, &pb.Ruling{Revision: engine.Revision()}, c, "")
 }
 
 // serviceOf says which service a connection belongs to: by its certificate, or

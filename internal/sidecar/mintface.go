@@ -65,12 +65,12 @@ func (s *Service) Minted(stream pb.GateService_MintedServer) error {
 	if s.serviceOf(ctx) != watcher {
 		return status.Error(codes.PermissionDenied, "only service:worker is told what was minted")
 	}
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	go func() { // ends with the stream
+		defer close(ended)
 		for {
 			in, err := stream.Recv()
 			if err != nil {
-				ended <- err
 				return
 			}
 			s.ledger.settle(in.GetLife(), in.GetThrough())

@@ -7,6 +7,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -28,6 +29,15 @@ type Config struct {
 	// Policy returns the policy in force; it changes when the file does.
 	Policy func() *policy.Engine
 	Minter *token.Minter
+	// Attester knows the context keys, the minter's and those before it: it says
+	// which entries of the trail are of contexts that were minted.
+	Attester *token.Attester
+	// Unsettled is how many minted contexts are kept for the worker while it is
+	// away; 0 means 200,000. Beyond that the oldest are dropped, with an alarm.
+	Unsettled int
+	// PatientsAnHour is how many different patients one person may ask for within
+	// an hour before that is an alarm; 0 means 300, negative no limit.
+	PatientsAnHour int
 	// State is the file of revocations and grants.
 	State string
 	// Services maps the name of an unattended service to the SHA-256 of its
@@ -59,6 +69,8 @@ type Service struct {
 
 	cfg     Config
 	state   *state
+	ledger  *ledger
+	reach   *reach
 	tokens  sync.Map // [32]byte to *remembered
 	ntokens atomic.Int64
 	rulings sync.Map // rulingKey to map[string]*pb.Decision
@@ -73,7 +85,7 @@ type remembered struct {
 // New opens the state file and returns the service. It reports an error when
 // the state cannot be read: revocations would be forgotten.
 func New(cfg Config) (*Service, error) {
-	if cfg.Verifier == nil || cfg.Policy == nil || cfg.Minter == nil {
+	if cfg.Verifier == nil || cfg.Policy == nil || cfg.Minter == nil || cfg.Attester == nil {
 		return nil, errors.New("the sidecar needs a verifier, a policy and a context key")
 	}
 	if cfg.Now == nil {
@@ -90,7 +102,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{cfg: cfg, state: st}, nil
+	return &Service{cfg: cfg, state: st, ledger: newLedger(cmp.Or(cfg.Unsettled, 200_000), cfg.Now()), reach: newReach(cmp.Or(cfg.PatientsAnHour, 300))}, nil
 }
 
 // OnlyPractice returns the practice while no other was added, and none then: it

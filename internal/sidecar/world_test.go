@@ -73,9 +73,10 @@ type world struct {
 }
 
 type options struct {
-	grantFor time.Duration
-	home     med.PracticeID // the practice of tokens without one, while it is the only one
-	engine   func() *policy.Engine
+	unsettled, patients int
+	grantFor            time.Duration
+	home                med.PracticeID // the practice of tokens without one, while it is the only one
+	engine              func() *policy.Engine
 }
 
 // journal is what was logged.
@@ -157,6 +158,7 @@ func (w *world) open(t *testing.T) {
 	}
 	w.service, err = sidecar.New(sidecar.Config{
 		Verifier: verifier, Policy: engine, Minter: token.NewMinter(medtest.ContextKey, w.clock.Now), State: w.state,
+		Attester: token.NewAttester([]token.ContextKey{medtest.ContextKey}), Unsettled: w.unsettled, PatientsAnHour: w.patients,
 		Services: services, GrantFor: w.grantFor, Log: log, Now: w.clock.Now,
 	})
 	noError(t, err)

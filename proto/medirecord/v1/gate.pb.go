@@ -27,6 +27,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Attestation int32
+
+const (
+	Attestation_ATTESTATION_UNSPECIFIED Attestation = 0
+	Attestation_ATTESTATION_GOOD        Attestation = 1
+	Attestation_ATTESTATION_BAD         Attestation = 2 // the MAC is none, another's, or long over
+	Attestation_ATTESTATION_UNKNOWN_KEY Attestation = 3 // the key it was made with is not here any more
+)
+
+// Enum value maps for Attestation.
+var (
+	Attestation_name = map[int32]string{
+		0: "ATTESTATION_UNSPECIFIED",
+		1: "ATTESTATION_GOOD",
+		2: "ATTESTATION_BAD",
+		3: "ATTESTATION_UNKNOWN_KEY",
+	}
+	Attestation_value = map[string]int32{
+		"ATTESTATION_UNSPECIFIED": 0,
+		"ATTESTATION_GOOD":        1,
+		"ATTESTATION_BAD":         2,
+		"ATTESTATION_UNKNOWN_KEY": 3,
+	}
+)
+
+func (x Attestation) Enum() *Attestation {
+	p := new(Attestation)
+	*p = x
+	return p
+}
+
+func (x Attestation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Attestation) Descriptor() protoreflect.EnumDescriptor {
+	return file_medirecord_v1_gate_proto_enumTypes[0].Descriptor()
+}
+
+func (Attestation) Type() protoreflect.EnumType {
+	return &file_medirecord_v1_gate_proto_enumTypes[0]
+}
+
+func (x Attestation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Attestation.Descriptor instead.
+func (Attestation) EnumDescriptor() ([]byte, []int) {
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{0}
+}
+
 type Questions struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Questions     []*Question            `protobuf:"bytes,1,rep,name=questions,proto3" json:"questions,omitempty"`
@@ -79,6 +131,7 @@ type Question struct {
 	//	*Question_Who
 	//	*Question_May
 	//	*Question_Serve
+	//	*Question_Attest
 	Ask           isQuestion_Ask `protobuf_oneof:"ask"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -155,6 +208,15 @@ func (x *Question) GetServe() *Serve {
 	return nil
 }
 
+func (x *Question) GetAttest() *Attest {
+	if x != nil {
+		if x, ok := x.Ask.(*Question_Attest); ok {
+			return x.Attest
+		}
+	}
+	return nil
+}
+
 type isQuestion_Ask interface {
 	isQuestion_Ask()
 }
@@ -171,11 +233,17 @@ type Question_Serve struct {
 	Serve *Serve `protobuf:"bytes,4,opt,name=serve,proto3,oneof"`
 }
 
+type Question_Attest struct {
+	Attest *Attest `protobuf:"bytes,5,opt,name=attest,proto3,oneof"` // service:worker only
+}
+
 func (*Question_Who) isQuestion_Ask() {}
 
 func (*Question_May) isQuestion_Ask() {}
 
 func (*Question_Serve) isQuestion_Ask() {}
+
+func (*Question_Attest) isQuestion_Ask() {}
 
 type Answers struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -229,6 +297,7 @@ type Answer struct {
 	//	*Answer_Refusal
 	//	*Answer_Caller
 	//	*Answer_Ruling
+	//	*Answer_Attested
 	Answer        isAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -305,6 +374,15 @@ func (x *Answer) GetRuling() *Ruling {
 	return nil
 }
 
+func (x *Answer) GetAttested() *Attested {
+	if x != nil {
+		if x, ok := x.Answer.(*Answer_Attested); ok {
+			return x.Attested
+		}
+	}
+	return nil
+}
+
 type isAnswer_Answer interface {
 	isAnswer_Answer()
 }
@@ -321,11 +399,17 @@ type Answer_Ruling struct {
 	Ruling *Ruling `protobuf:"bytes,4,opt,name=ruling,proto3,oneof"`
 }
 
+type Answer_Attested struct {
+	Attested *Attested `protobuf:"bytes,5,opt,name=attested,proto3,oneof"`
+}
+
 func (*Answer_Refusal) isAnswer_Answer() {}
 
 func (*Answer_Caller) isAnswer_Answer() {}
 
 func (*Answer_Ruling) isAnswer_Answer() {}
+
+func (*Answer_Attested) isAnswer_Answer() {}
 
 // Refusal says why a question has no other answer. It carries no value of the
 // question.
@@ -556,13 +640,16 @@ func (x *Caller) GetExpiresAt() int64 {
 // May asks what the token's caller may do to one patient's data. The caller
 // is read from the token again: the asker's word for it is not taken.
 type May struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`                                   // never logged
-	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`                                 // read, create, ...
-	ResourceType  string                 `protobuf:"bytes,3,opt,name=resource_type,json=resourceType,proto3" json:"resource_type,omitempty"` // patient, record, audit, ...
-	PatientId     string                 `protobuf:"bytes,4,opt,name=patient_id,json=patientId,proto3" json:"patient_id,omitempty"`
-	Emergency     *Emergency             `protobuf:"bytes,5,opt,name=emergency,proto3" json:"emergency,omitempty"` // set when the caller gave a break-glass reason
-	Kind          string                 `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`           // of a record
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Token        string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`                                   // never logged
+	Action       string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`                                 // read, create, ...
+	ResourceType string                 `protobuf:"bytes,3,opt,name=resource_type,json=resourceType,proto3" json:"resource_type,omitempty"` // patient, record, audit, ...
+	PatientId    string                 `protobuf:"bytes,4,opt,name=patient_id,json=patientId,proto3" json:"patient_id,omitempty"`
+	Emergency    *Emergency             `protobuf:"bytes,5,opt,name=emergency,proto3" json:"emergency,omitempty"` // set when the caller gave a break-glass reason
+	Kind         string                 `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`           // of a record
+	// The primary entry that the call will leave, a UUID. The context's entry MAC
+	// is for that entry and its children, and for no other.
+	EventId       string `protobuf:"bytes,7,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -635,6 +722,13 @@ func (x *May) GetEmergency() *Emergency {
 func (x *May) GetKind() string {
 	if x != nil {
 		return x.Kind
+	}
+	return ""
+}
+
+func (x *May) GetEventId() string {
+	if x != nil {
+		return x.EventId
 	}
 	return ""
 }
@@ -753,7 +847,7 @@ type Ruling struct {
 	Decisions     map[string]*Decision   `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by relation: self, same_practice, other_practice
 	Context       string                 `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`                                                                               // goes to PostgreSQL as it is
 	Nonce         string                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`                                                                                   // the context's nonce, for the trail
-	Mac           string                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`                                                                                       // the context's MAC, for the trail
+	Mac           string                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`                                                                                       // the entry MAC, for the trail
 	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`                                                         // Unix seconds
 	Grant         *Grant                 `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`                                                                                   // set when the access is break-glass
 	Revision      string                 `protobuf:"bytes,7,opt,name=revision,proto3" json:"revision,omitempty"`                                                                             // of the policy
@@ -1026,26 +1120,461 @@ func (x *Grant) GetPageP1() bool {
 	return false
 }
 
+// Attest asks whether the contexts that entries name were minted for them.
+type Attest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*Entry               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"` // at most 256
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attest) Reset() {
+	*x = Attest{}
+	mi := &file_medirecord_v1_gate_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attest) ProtoMessage() {}
+
+func (x *Attest) ProtoReflect() protoreflect.Message {
+	mi := &file_medirecord_v1_gate_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attest.ProtoReflect.Descriptor instead.
+func (*Attest) Descriptor() ([]byte, []int) {
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Attest) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// Entry is what an entry of the trail says of its context: its columns.
+type Entry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	EventId       string                 `protobuf:"bytes,3,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"` // the entry's primary
+	Issuer        string                 `protobuf:"bytes,4,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Subject       string                 `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
+	PracticeId    string                 `protobuf:"bytes,6,opt,name=practice_id,json=practiceId,proto3" json:"practice_id,omitempty"` // the actor's
+	PatientId     string                 `protobuf:"bytes,7,opt,name=patient_id,json=patientId,proto3" json:"patient_id,omitempty"`
+	RecordedAt    int64                  `protobuf:"varint,8,opt,name=recorded_at,json=recordedAt,proto3" json:"recorded_at,omitempty"` // Unix milliseconds, by the database's clock
+	Child         bool                   `protobuf:"varint,9,opt,name=child,proto3" json:"child,omitempty"`                             // it has a primary: one more patient of a context about none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Entry) Reset() {
+	*x = Entry{}
+	mi := &file_medirecord_v1_gate_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Entry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Entry) ProtoMessage() {}
+
+func (x *Entry) ProtoReflect() protoreflect.Message {
+	mi := &file_medirecord_v1_gate_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Entry.ProtoReflect.Descriptor instead.
+func (*Entry) Descriptor() ([]byte, []int) {
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Entry) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *Entry) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *Entry) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *Entry) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Entry) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Entry) GetPracticeId() string {
+	if x != nil {
+		return x.PracticeId
+	}
+	return ""
+}
+
+func (x *Entry) GetPatientId() string {
+	if x != nil {
+		return x.PatientId
+	}
+	return ""
+}
+
+func (x *Entry) GetRecordedAt() int64 {
+	if x != nil {
+		return x.RecordedAt
+	}
+	return 0
+}
+
+func (x *Entry) GetChild() bool {
+	if x != nil {
+		return x.Child
+	}
+	return false
+}
+
+// Attested says of each entry, in the order of the question, whether it is one
+// of its context.
+type Attested struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attestations  []Attestation          `protobuf:"varint,1,rep,packed,name=attestations,proto3,enum=medirecord.v1.Attestation" json:"attestations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attested) Reset() {
+	*x = Attested{}
+	mi := &file_medirecord_v1_gate_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attested) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attested) ProtoMessage() {}
+
+func (x *Attested) ProtoReflect() protoreflect.Message {
+	mi := &file_medirecord_v1_gate_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attested.ProtoReflect.Descriptor instead.
+func (*Attested) Descriptor() ([]byte, []int) {
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Attested) GetAttestations() []Attestation {
+	if x != nil {
+		return x.Attestations
+	}
+	return nil
+}
+
+// Settled says that all up to and with one number need not be told again.
+type Settled struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Life          string                 `protobuf:"bytes,1,opt,name=life,proto3" json:"life,omitempty"` // of the sidecar that counted; another's is ignored
+	Through       uint64                 `protobuf:"varint,2,opt,name=through,proto3" json:"through,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settled) Reset() {
+	*x = Settled{}
+	mi := &file_medirecord_v1_gate_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settled) ProtoMessage() {}
+
+func (x *Settled) ProtoReflect() protoreflect.Message {
+	mi := &file_medirecord_v1_gate_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settled.ProtoReflect.Descriptor instead.
+func (*Settled) Descriptor() ([]byte, []int) {
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Settled) GetLife() string {
+	if x != nil {
+		return x.Life
+	}
+	return ""
+}
+
+func (x *Settled) GetThrough() uint64 {
+	if x != nil {
+		return x.Through
+	}
+	return 0
+}
+
+// Mints tells what was minted, in the order of the numbers.
+type Mints struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Life          string                 `protobuf:"bytes,1,opt,name=life,proto3" json:"life,omitempty"`  // changes when the sidecar starts anew, and counts from 1
+	Lost          uint64                 `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"` // how many were dropped unsettled in this life, for want of room
+	Mints         []*Mint                `protobuf:"bytes,3,rep,name=mints,proto3" json:"mints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mints) Reset() {
+	*x = Mints{}
+	mi := &file_medirecord_v1_gate_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mints) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mints) ProtoMessage() {}
+
+func (x *Mints) ProtoReflect() protoreflect.Message {
+	mi := &file_medirecord_v1_gate_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mints.ProtoReflect.Descriptor instead.
+func (*Mints) Descriptor() ([]byte, []int) {
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Mints) GetLife() string {
+	if x != nil {
+		return x.Life
+	}
+	return ""
+}
+
+func (x *Mints) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *Mints) GetMints() []*Mint {
+	if x != nil {
+		return x.Mints
+	}
+	return nil
+}
+
+// Mint is a context that was minted for a person.
+type Mint struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Number     uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	At         int64                  `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"` // Unix milliseconds
+	Nonce      string                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	EventId    string                 `protobuf:"bytes,4,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	Issuer     string                 `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Subject    string                 `protobuf:"bytes,6,opt,name=subject,proto3" json:"subject,omitempty"`
+	PracticeId string                 `protobuf:"bytes,7,opt,name=practice_id,json=practiceId,proto3" json:"practice_id,omitempty"` // the caller's
+	PatientId  string                 `protobuf:"bytes,8,opt,name=patient_id,json=patientId,proto3" json:"patient_id,omitempty"`
+	Action     string                 `protobuf:"bytes,9,opt,name=action,proto3" json:"action,omitempty"`
+	// How many patients the caller asked for within the hour, when it is with this
+	// one that they became more than anybody's work needs; else 0.
+	Excess        int64 `protobuf:"varint,10,opt,name=excess,proto3" json:"excess,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mint) Reset() {
+	*x = Mint{}
+	mi := &file_medirecord_v1_gate_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mint) ProtoMessage() {}
+
+func (x *Mint) ProtoReflect() protoreflect.Message {
+	mi := &file_medirecord_v1_gate_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mint.ProtoReflect.Descriptor instead.
+func (*Mint) Descriptor() ([]byte, []int) {
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Mint) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Mint) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Mint) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *Mint) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *Mint) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Mint) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Mint) GetPracticeId() string {
+	if x != nil {
+		return x.PracticeId
+	}
+	return ""
+}
+
+func (x *Mint) GetPatientId() string {
+	if x != nil {
+		return x.PatientId
+	}
+	return ""
+}
+
+func (x *Mint) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Mint) GetExcess() int64 {
+	if x != nil {
+		return x.Excess
+	}
+	return 0
+}
+
 var File_medirecord_v1_gate_proto protoreflect.FileDescriptor
 
 const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\n" +
 	"\x18medirecord/v1/gate.proto\x12\rmedirecord.v1\"B\n" +
 	"\tQuestions\x125\n" +
-	"\tquestions\x18\x01 \x03(\v2\x17.medirecord.v1.QuestionR\tquestions\"\x9f\x01\n" +
+	"\tquestions\x18\x01 \x03(\v2\x17.medirecord.v1.QuestionR\tquestions\"\xd0\x01\n" +
 	"\bQuestion\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12&\n" +
 	"\x03who\x18\x02 \x01(\v2\x12.medirecord.v1.WhoH\x00R\x03who\x12&\n" +
 	"\x03may\x18\x03 \x01(\v2\x12.medirecord.v1.MayH\x00R\x03may\x12,\n" +
-	"\x05serve\x18\x04 \x01(\v2\x14.medirecord.v1.ServeH\x00R\x05serveB\x05\n" +
+	"\x05serve\x18\x04 \x01(\v2\x14.medirecord.v1.ServeH\x00R\x05serve\x12/\n" +
+	"\x06attest\x18\x05 \x01(\v2\x15.medirecord.v1.AttestH\x00R\x06attestB\x05\n" +
 	"\x03ask\":\n" +
 	"\aAnswers\x12/\n" +
-	"\aanswers\x18\x01 \x03(\v2\x15.medirecord.v1.AnswerR\aanswers\"\xb8\x01\n" +
+	"\aanswers\x18\x01 \x03(\v2\x15.medirecord.v1.AnswerR\aanswers\"\xef\x01\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x122\n" +
 	"\arefusal\x18\x02 \x01(\v2\x16.medirecord.v1.RefusalH\x00R\arefusal\x12/\n" +
 	"\x06caller\x18\x03 \x01(\v2\x15.medirecord.v1.CallerH\x00R\x06caller\x12/\n" +
-	"\x06ruling\x18\x04 \x01(\v2\x15.medirecord.v1.RulingH\x00R\x06rulingB\b\n" +
+	"\x06ruling\x18\x04 \x01(\v2\x15.medirecord.v1.RulingH\x00R\x06ruling\x125\n" +
+	"\battested\x18\x05 \x01(\v2\x17.medirecord.v1.AttestedH\x00R\battestedB\b\n" +
 	"\x06answer\"5\n" +
 	"\aRefusal\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
@@ -1067,7 +1596,7 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\btoken_id\x18\n" +
 	" \x01(\tR\atokenId\x12\x1d\n" +
 	"\n" +
-	"expires_at\x18\v \x01(\x03R\texpiresAt\"\xc3\x01\n" +
+	"expires_at\x18\v \x01(\x03R\texpiresAt\"\xde\x01\n" +
 	"\x03May\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12#\n" +
@@ -1075,7 +1604,8 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\n" +
 	"patient_id\x18\x04 \x01(\tR\tpatientId\x126\n" +
 	"\temergency\x18\x05 \x01(\v2\x18.medirecord.v1.EmergencyR\temergency\x12\x12\n" +
-	"\x04kind\x18\x06 \x01(\tR\x04kind\",\n" +
+	"\x04kind\x18\x06 \x01(\tR\x04kind\x12\x19\n" +
+	"\bevent_id\x18\a \x01(\tR\aeventId\",\n" +
 	"\tEmergency\x12\x1f\n" +
 	"\vreason_code\x18\x01 \x01(\tR\n" +
 	"reasonCode\"b\n" +
@@ -1115,9 +1645,53 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\vreason_code\x18\x05 \x01(\tR\n" +
 	"reasonCode\x12\x16\n" +
 	"\x06signed\x18\x06 \x01(\tR\x06signed\x12\x17\n" +
-	"\apage_p1\x18\a \x01(\bR\x06pageP12J\n" +
+	"\apage_p1\x18\a \x01(\bR\x06pageP1\"8\n" +
+	"\x06Attest\x12.\n" +
+	"\aentries\x18\x01 \x03(\v2\x14.medirecord.v1.EntryR\aentries\"\xf3\x01\n" +
+	"\x05Entry\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x19\n" +
+	"\bevent_id\x18\x03 \x01(\tR\aeventId\x12\x16\n" +
+	"\x06issuer\x18\x04 \x01(\tR\x06issuer\x12\x18\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\x12\x1f\n" +
+	"\vpractice_id\x18\x06 \x01(\tR\n" +
+	"practiceId\x12\x1d\n" +
+	"\n" +
+	"patient_id\x18\a \x01(\tR\tpatientId\x12\x1f\n" +
+	"\vrecorded_at\x18\b \x01(\x03R\n" +
+	"recordedAt\x12\x14\n" +
+	"\x05child\x18\t \x01(\bR\x05child\"J\n" +
+	"\bAttested\x12>\n" +
+	"\fattestations\x18\x01 \x03(\x0e2\x1a.medirecord.v1.AttestationR\fattestations\"7\n" +
+	"\aSettled\x12\x12\n" +
+	"\x04life\x18\x01 \x01(\tR\x04life\x12\x18\n" +
+	"\athrough\x18\x02 \x01(\x04R\athrough\"Z\n" +
+	"\x05Mints\x12\x12\n" +
+	"\x04life\x18\x01 \x01(\tR\x04life\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\x12)\n" +
+	"\x05mints\x18\x03 \x03(\v2\x13.medirecord.v1.MintR\x05mints\"\x81\x02\n" +
+	"\x04Mint\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x03R\x02at\x12\x14\n" +
+	"\x05nonce\x18\x03 \x01(\tR\x05nonce\x12\x19\n" +
+	"\bevent_id\x18\x04 \x01(\tR\aeventId\x12\x16\n" +
+	"\x06issuer\x18\x05 \x01(\tR\x06issuer\x12\x18\n" +
+	"\asubject\x18\x06 \x01(\tR\asubject\x12\x1f\n" +
+	"\vpractice_id\x18\a \x01(\tR\n" +
+	"practiceId\x12\x1d\n" +
+	"\n" +
+	"patient_id\x18\b \x01(\tR\tpatientId\x12\x16\n" +
+	"\x06action\x18\t \x01(\tR\x06action\x12\x16\n" +
+	"\x06excess\x18\n" +
+	" \x01(\x03R\x06excess*r\n" +
+	"\vAttestation\x12\x1b\n" +
+	"\x17ATTESTATION_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10ATTESTATION_GOOD\x10\x01\x12\x13\n" +
+	"\x0fATTESTATION_BAD\x10\x02\x12\x1b\n" +
+	"\x17ATTESTATION_UNKNOWN_KEY\x10\x032\x86\x01\n" +
 	"\vGateService\x12;\n" +
-	"\x03Ask\x12\x18.medirecord.v1.Questions\x1a\x16.medirecord.v1.Answers(\x010\x01BCZAgithub.com/medirecord/medirecord/proto/medirecord/v1;medirecordv1b\x06proto3"
+	"\x03Ask\x12\x18.medirecord.v1.Questions\x1a\x16.medirecord.v1.Answers(\x010\x01\x12:\n" +
+	"\x06Minted\x12\x16.medirecord.v1.Settled\x1a\x14.medirecord.v1.Mints(\x010\x01BCZAgithub.com/medirecord/medirecord/proto/medirecord/v1;medirecordv1b\x06proto3"
 
 var (
 	file_medirecord_v1_gate_proto_rawDescOnce sync.Once
@@ -1131,43 +1705,58 @@ func file_medirecord_v1_gate_proto_rawDescGZIP() []byte {
 	return file_medirecord_v1_gate_proto_rawDescData
 }
 
-var file_medirecord_v1_gate_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_medirecord_v1_gate_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_medirecord_v1_gate_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_medirecord_v1_gate_proto_goTypes = []any{
-	(*Questions)(nil), // 0: medirecord.v1.Questions
-	(*Question)(nil),  // 1: medirecord.v1.Question
-	(*Answers)(nil),   // 2: medirecord.v1.Answers
-	(*Answer)(nil),    // 3: medirecord.v1.Answer
-	(*Refusal)(nil),   // 4: medirecord.v1.Refusal
-	(*Who)(nil),       // 5: medirecord.v1.Who
-	(*Caller)(nil),    // 6: medirecord.v1.Caller
-	(*May)(nil),       // 7: medirecord.v1.May
-	(*Emergency)(nil), // 8: medirecord.v1.Emergency
-	(*Serve)(nil),     // 9: medirecord.v1.Serve
-	(*Ruling)(nil),    // 10: medirecord.v1.Ruling
-	(*Decision)(nil),  // 11: medirecord.v1.Decision
-	(*Grant)(nil),     // 12: medirecord.v1.Grant
-	nil,               // 13: medirecord.v1.Ruling.DecisionsEntry
+	(Attestation)(0),  // 0: medirecord.v1.Attestation
+	(*Questions)(nil), // 1: medirecord.v1.Questions
+	(*Question)(nil),  // 2: medirecord.v1.Question
+	(*Answers)(nil),   // 3: medirecord.v1.Answers
+	(*Answer)(nil),    // 4: medirecord.v1.Answer
+	(*Refusal)(nil),   // 5: medirecord.v1.Refusal
+	(*Who)(nil),       // 6: medirecord.v1.Who
+	(*Caller)(nil),    // 7: medirecord.v1.Caller
+	(*May)(nil),       // 8: medirecord.v1.May
+	(*Emergency)(nil), // 9: medirecord.v1.Emergency
+	(*Serve)(nil),     // 10: medirecord.v1.Serve
+	(*Ruling)(nil),    // 11: medirecord.v1.Ruling
+	(*Decision)(nil),  // 12: medirecord.v1.Decision
+	(*Grant)(nil),     // 13: medirecord.v1.Grant
+	(*Attest)(nil),    // 14: medirecord.v1.Attest
+	(*Entry)(nil),     // 15: medirecord.v1.Entry
+	(*Attested)(nil),  // 16: medirecord.v1.Attested
+	(*Settled)(nil),   // 17: medirecord.v1.Settled
+	(*Mints)(nil),     // 18: medirecord.v1.Mints
+	(*Mint)(nil),      // 19: medirecord.v1.Mint
+	nil,               // 20: medirecord.v1.Ruling.DecisionsEntry
 }
 var file_medirecord_v1_gate_proto_depIdxs = []int32{
-	1,  // 0: medirecord.v1.Questions.questions:type_name -> medirecord.v1.Question
-	5,  // 1: medirecord.v1.Question.who:type_name -> medirecord.v1.Who
-	7,  // 2: medirecord.v1.Question.may:type_name -> medirecord.v1.May
-	9,  // 3: medirecord.v1.Question.serve:type_name -> medirecord.v1.Serve
-	3,  // 4: medirecord.v1.Answers.answers:type_name -> medirecord.v1.Answer
-	4,  // 5: medirecord.v1.Answer.refusal:type_name -> medirecord.v1.Refusal
-	6,  // 6: medirecord.v1.Answer.caller:type_name -> medirecord.v1.Caller
-	10, // 7: medirecord.v1.Answer.ruling:type_name -> medirecord.v1.Ruling
-	8,  // 8: medirecord.v1.May.emergency:type_name -> medirecord.v1.Emergency
-	13, // 9: medirecord.v1.Ruling.decisions:type_name -> medirecord.v1.Ruling.DecisionsEntry
-	12, // 10: medirecord.v1.Ruling.grant:type_name -> medirecord.v1.Grant
-	11, // 11: medirecord.v1.Ruling.DecisionsEntry.value:type_name -> medirecord.v1.Decision
-	0,  // 12: medirecord.v1.GateService.Ask:input_type -> medirecord.v1.Questions
-	2,  // 13: medirecord.v1.GateService.Ask:output_type -> medirecord.v1.Answers
-	13, // [13:14] is the sub-list for method output_type
-	12, // [12:13] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	2,  // 0: medirecord.v1.Questions.questions:type_name -> medirecord.v1.Question
+	6,  // 1: medirecord.v1.Question.who:type_name -> medirecord.v1.Who
+	8,  // 2: medirecord.v1.Question.may:type_name -> medirecord.v1.May
+	10, // 3: medirecord.v1.Question.serve:type_name -> medirecord.v1.Serve
+	14, // 4: medirecord.v1.Question.attest:type_name -> medirecord.v1.Attest
+	4,  // 5: medirecord.v1.Answers.answers:type_name -> medirecord.v1.Answer
+	5,  // 6: medirecord.v1.Answer.refusal:type_name -> medirecord.v1.Refusal
+	7,  // 7: medirecord.v1.Answer.caller:type_name -> medirecord.v1.Caller
+	11, // 8: medirecord.v1.Answer.ruling:type_name -> medirecord.v1.Ruling
+	16, // 9: medirecord.v1.Answer.attested:type_name -> medirecord.v1.Attested
+	9,  // 10: medirecord.v1.May.emergency:type_name -> medirecord.v1.Emergency
+	20, // 11: medirecord.v1.Ruling.decisions:type_name -> medirecord.v1.Ruling.DecisionsEntry
+	13, // 12: medirecord.v1.Ruling.grant:type_name -> medirecord.v1.Grant
+	15, // 13: medirecord.v1.Attest.entries:type_name -> medirecord.v1.Entry
+	0,  // 14: medirecord.v1.Attested.attestations:type_name -> medirecord.v1.Attestation
+	19, // 15: medirecord.v1.Mints.mints:type_name -> medirecord.v1.Mint
+	12, // 16: medirecord.v1.Ruling.DecisionsEntry.value:type_name -> medirecord.v1.Decision
+	1,  // 17: medirecord.v1.GateService.Ask:input_type -> medirecord.v1.Questions
+	17, // 18: medirecord.v1.GateService.Minted:input_type -> medirecord.v1.Settled
+	3,  // 19: medirecord.v1.GateService.Ask:output_type -> medirecord.v1.Answers
+	18, // 20: medirecord.v1.GateService.Minted:output_type -> medirecord.v1.Mints
+	19, // [19:21] is the sub-list for method output_type
+	17, // [17:19] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_medirecord_v1_gate_proto_init() }
@@ -1179,24 +1768,27 @@ func file_medirecord_v1_gate_proto_init() {
 		(*Question_Who)(nil),
 		(*Question_May)(nil),
 		(*Question_Serve)(nil),
+		(*Question_Attest)(nil),
 	}
 	file_medirecord_v1_gate_proto_msgTypes[3].OneofWrappers = []any{
 		(*Answer_Refusal)(nil),
 		(*Answer_Caller)(nil),
 		(*Answer_Ruling)(nil),
+		(*Answer_Attested)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_medirecord_v1_gate_proto_rawDesc), len(file_medirecord_v1_gate_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   14,
+			NumEnums:      1,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_medirecord_v1_gate_proto_goTypes,
 		DependencyIndexes: file_medirecord_v1_gate_proto_depIdxs,
+		EnumInfos:         file_medirecord_v1_gate_proto_enumTypes,
 		MessageInfos:      file_medirecord_v1_gate_proto_msgTypes,
 	}.Build()
 	File_medirecord_v1_gate_proto = out.File

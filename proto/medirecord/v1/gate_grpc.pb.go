@@ -25,7 +25,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	GateService_Ask_FullMethodName = "/medirecord.v1.GateService/Ask"
+	GateService_Ask_FullMethodName    = "/medirecord.v1.GateService/Ask"
+	GateService_Minted_FullMethodName = "/medirecord.v1.GateService/Minted"
 )
 
 // GateServiceClient is the client API for GateService service.
@@ -36,6 +37,11 @@ type GateServiceClient interface {
 	// may come in another order and carry the questions' ids. A question that
 	// is refused refuses itself only. The stream ends when the client ends it.
 	Ask(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Questions, Answers], error)
+	// Minted tells service:worker of every context that was minted for a person,
+	// from the oldest that nobody has settled yet. The worker says what it has
+	// settled: entered in the trail, or flagged; that is forgotten here. The first
+	// message of the client may be empty.
+	Minted(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Settled, Mints], error)
 }
 
 type gateServiceClient struct {
@@ -59,6 +65,19 @@ func (c *gateServiceClient) Ask(ctx context.Context, opts ...grpc.CallOption) (g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type GateService_AskClient = grpc.BidiStreamingClient[Questions, Answers]
 
+func (c *gateServiceClient) Minted(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Settled, Mints], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &GateService_ServiceDesc.Streams[1], GateService_Minted_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Settled, Mints]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GateService_MintedClient = grpc.BidiStreamingClient[Settled, Mints]
+
 // GateServiceServer is the server API for GateService service.
 // All implementations must embed UnimplementedGateServiceServer
 // for forward compatibility.
@@ -67,6 +86,11 @@ type GateServiceServer interface {
 	// may come in another order and carry the questions' ids. A question that
 	// is refused refuses itself only. The stream ends when the client ends it.
 	Ask(grpc.BidiStreamingServer[Questions, Answers]) error
+	// Minted tells service:worker of every context that was minted for a person,
+	// from the oldest that nobody has settled yet. The worker says what it has
+	// settled: entered in the trail, or flagged; that is forgotten here. The first
+	// message of the client may be empty.
+	Minted(grpc.BidiStreamingServer[Settled, Mints]) error
 	mustEmbedUnimplementedGateServiceServer()
 }
 
@@ -79,6 +103,9 @@ type UnimplementedGateServiceServer struct{}
 
 func (UnimplementedGateServiceServer) Ask(grpc.BidiStreamingServer[Questions, Answers]) error {
 	return status.Error(codes.Unimplemented, "method Ask not implemented")
+}
+func (UnimplementedGateServiceServer) Minted(grpc.BidiStreamingServer[Settled, Mints]) error {
+	return status.Error(codes.Unimplemented, "method Minted not implemented")
 }
 func (UnimplementedGateServiceServer) mustEmbedUnimplementedGateServiceServer() {}
 func (UnimplementedGateServiceServer) testEmbeddedByValue()                     {}
@@ -108,6 +135,13 @@ func _GateService_Ask_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type GateService_AskServer = grpc.BidiStreamingServer[Questions, Answers]
 
+func _GateService_Minted_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(GateServiceServer).Minted(&grpc.GenericServerStream[Settled, Mints]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GateService_MintedServer = grpc.BidiStreamingServer[Settled, Mints]
+
 // GateService_ServiceDesc is the grpc.ServiceDesc for GateService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -119,6 +153,12 @@ var GateService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Ask",
 			Handler:       _GateService_Ask_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Minted",
+			Handler:       _GateService_Minted_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},
