@@ -57,9 +57,11 @@ select event_id::text, coalesce(parent_id::text, ''), actor_subject, action, res
 // CheckTrail rereads the trail from scratch and holds it against the promises:
 // ids and nonces are unique, children have their parents, every answer that
 // the API gave is there with an outcome that fits, every entry's strings are
-// clean, and neither trail nor log holds a text that is PHI.
+// clean and its MAC of its context, and neither trail nor log holds a text that
+// is PHI.
 func (s *System) CheckTrail(t testing.TB) {
 	t.Helper()
+	s.DB.checkMACs(t)
 	rows := s.TrailRows(t)
 	byID, nonces := map[string]TrailRow{}, map[string]bool{}
 	for _, e := range rows {
