@@ -67,9 +67,9 @@ var homes = map[string]string{
 	"github.com/open-policy-agent/opa":    `internal/policy`,
 	"github.com/prometheus/client_golang": `internal/httpapi internal/app`,
 	"github.com/swaggest/swgui":           `internal/httpapi`,
-	"github.com/transparency-dev/formats": `internal/audit internal/cosign`,
+	"github.com/transparency-dev/formats": `internal/audit internal/cosign internal/trail`,
 	"go.yaml.in/yaml":                     `internal/policy internal/app`,
-	"golang.org/x/mod":                    `internal/audit internal/cosign`,
+	"golang.org/x/mod":                    `internal/audit internal/cosign internal/trail`,
 	"go.opentelemetry.io/proto/slim/otlp": `internal/siem`,
 	"golang.org/x/sync":                   `internal/keystore`,
 	"golang.org/x/term":                   `internal/intake`,
@@ -77,7 +77,7 @@ var homes = map[string]string{
 	"google.golang.org/grpc":              `internal/sidecar internal/gate coresdk proto/coresdk/v1 proto/medirecord/v1`,
 	"google.golang.org/protobuf":          `internal/gate internal/sidecar internal/siem proto/coresdk/v1 proto/medirecord/v1`,
 	"os": `coresdk internal/app internal/children internal/envelope internal/intake internal/pglocal internal/policy
-		internal/sidecar cmd/medirecord examples/ginservice`, // so no file is opened by med, audit, fhir, token, chart, ...
+		internal/sidecar internal/trail cmd/medirecord examples/ginservice`, // trail: the sealer's memory, outside the database; so no file is opened by med, audit, fhir, token, chart, ...
 	"net":          `coresdk internal/app internal/outbound internal/postgres internal/sidecar cmd/medirecord examples/ginservice`,
 	"net/http":     `internal/httpapi internal/outbound internal/app coresdk/ginsdk examples/ginservice`,
 	"os/exec":      `internal/children internal/pglocal`,

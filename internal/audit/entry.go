@@ -81,6 +81,9 @@ type Detail struct {
 	TraceID    string         `json:"trace_id,omitempty"`
 	Revision   string         `json:"policy_revision,omitempty"`
 	Counts     map[string]int `json:"counts,omitempty"`
+	// Checkpoint is the last head of the epoch before, in the entry that begins
+	// one.
+	Checkpoint string `json:"checkpoint,omitempty"`
 }
 
 // BreakGlass says on which grant the access stood. The reason text is sealed

@@ -68,7 +68,7 @@ func TestCleanKnowsEveryString(t *testing.T) {
 	t.Parallel()
 	const dirty = "a\x00\r\n\xff"
 	// Not a client's: parsed by the sidecar, or our own words.
-	ours := map[string]bool{"Roles": true, "MFA": true, "Clear": true, "Masked": true, "Hidden": true, "BreakGlass": true, "Counts": true, "ID": true, "Parent": true, "Outcome": true}
+	ours := map[string]bool{"Roles": true, "MFA": true, "Clear": true, "Masked": true, "Hidden": true, "BreakGlass": true, "Counts": true, "ID": true, "Parent": true, "Outcome": true, "Checkpoint": true}
 	e := New(time.Now(), &med.Caller{}, "", "", "")
 	seen := map[string]bool{}
 	var walk func(v reflect.Value, visit func(name string, v reflect.Value))

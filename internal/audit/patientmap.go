@@ -108,6 +108,18 @@ func (m *MapTop) Set(bucket int, root tlog.Hash) {
 	m.middle[bucket>>8] = mapFold(m.buckets[bucket&^255:][:256])
 }
 
+// SetAll sets the roots of many buckets.
+func (m *MapTop) SetAll(roots map[int]tlog.Hash) {
+	touched := map[int]bool{}
+	for bucket, root := range roots {
+		m.buckets[bucket] = root
+		touched[bucket>>8] = true
+	}
+	for first := range touched {
+		m.middle[first] = mapFold(m.Row(first))
+	}
+}
+
 // Root is the root of the map.
 func (m *MapTop) Root() tlog.Hash { return mapFold(m.middle) }
 

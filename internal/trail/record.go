@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package trail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medirecord/medirecord/internal/audit"
+	"github.com/medirecord/medirecord/internal/postgres"
+)
+
+// recordColumns are all columns of audit.event, as scanRecord reads them.
+const recordColumns = `e.epoch, e.tx, e.event_id, e.occurred_at, e.recorded_at, e.parent_id, e.actor_issuer, e.actor_subject, e.actor_practice,
+       e.patient_id, e.patient_practice, e.action, e.resource_type, e.resource_id, e.outcome, e.code, e.break_glass, e.ctx_nonce, e.ctx_mac,
+       e.detail, e.nonce, e.version`
+
+// scanRecord reads recordColumns.
+func scanRecord(row pgx.CollectableRow) (r audit.Record, err error) {
+	err = row.Scan(&r.Epoch, &r.TX, &r.ID, &r.OccurredAt, &r.RecordedAt, &r.Parent, &r.ActorIssuer, &r.ActorSubject, &r.ActorPractice,
+		&r.Patient, &r.PatientPractice, &r.Action, &r.ResourceType, &r.ResourceID, &r.Outcome, &r.Code, &r.BreakGlass, &r.ContextNonce, &r.ContextMAC,
+		&r.Detail, &r.Nonce, &r.Version)
+	return r, err
+}
+
+// Reader reads the sealed trail as medirecord_auditor, whatever the practice:
+// to export, verify and stream it.
+type Reader struct{ pool *pgxpool.Pool }
+
+// OpenReader connects as the auditor.
+func OpenReader(ctx context.Context, url string) (*Reader, error) {
+	pool, err := postgres.OpenPool(ctx, url, 4)
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{pool}, nil
+}
+
+// Close closes the connections.
+func (r *Reader) Close() { r.pool.Close() }
+
+// Pool is for the auditor's other statements, and for checks of its role.
+func (r *Reader) Pool() *pgxpool.Pool { return r.pool }
+
+// Log is one epoch of the trail, as far as it is sealed.
+type Log struct {
+	Epoch    int32
+	Origin   string
+	Size     int64     // entries sealed
+	SealedAt time.Time // of the last batch; zero when there is none
+}
+
+// Logs returns the epochs, the oldest first.
+func (r *Reader) Logs(ctx context.Context) ([]Log, error) {
+	rows, err := r.pool.Query(ctx, `
+select p.epoch, p.origin, coalesce(b.first_index + b.n, 0), coalesce(b.sealed_at, '0001-01-01 00:00:00Z')
+  from audit.epoch p left join lateral (select first_index, n, sealed_at from audit.batch b where b.epoch = p.epoch order by batch desc limit 1) b on true
+ order by p.epoch`)
+	if err != nil {
+		return nil, postgres.Unavailable(err)
+	}
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l Log, err error) {
+		return l, row.Scan(&l.Epoch, &l.Origin, &l.Size, &l.SealedAt)
+	})
+	return out, postgres.Unavailable(err)
+}
+
+// Sealed is an entry with its place in the log.
+type Sealed struct {
+	Index  int64
+	Record audit.Record
+	At     time.Time // when its batch was sealed
+}
+
+// ErrMissing says that an entry was sealed and is not there any more: pruned by
+// the retention policy, or taken out.
+var ErrMissing = errors.New("a sealed entry is missing")
+
+// Sealed returns the entries of an epoch from an index on, in the order of the
+// log: at most max, and no more than their batch holds. None are left when it
+// returns none. It reports ErrMissing, with the id, for one that is gone.
+func (r *Reader) Sealed(ctx context.Context, epoch int32, from int64, most int) ([]Sealed, error) {
+	var first int64
+	var ids []byte
+	var at time.Time
+	err := r.pool.QueryRow(ctx, `
+select first_index, ids, sealed_at from audit.batch where epoch = $1 and first_index <= $2 order by first_index desc limit 1`, epoch, from).Scan(&first, &ids, &at)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, postgres.Unavailable(err)
+	}
+	skip := min(from-first, int64(len(ids)/16))
+	ids = ids[16*skip:]
+	ids = ids[:min(len(ids), 16*most)]
+	byID, err := r.records(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Sealed, 0, len(ids)/16)
+	for i := range len(ids) / 16 {
+		id := formatID(ids[16*i:])
+		record, ok := byID[id]
+		if !ok {
+			return out, fmt.Errorf("%w: %s, entry %d of epoch %d", ErrMissing, id, from+int64(i), epoch)
+		}
+		out = append(out, Sealed{Index: from + int64(i), Record: record, At: at})
+	}
+	return out, nil
+}
+
+// records returns the entries with these ids, 16 bytes each. A UUIDv7 begins
+// with its time, so that only the partitions around it are looked at.
+func (r *Reader) records(ctx context.Context, ids []byte) (map[string]audit.Record, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	list := make([]string, 0, len(ids)/16)
+	lo, hi := timeOf(ids), timeOf(ids)
+	for i := 0; i < len(ids); i += 16 {
+		list = append(list, formatID(ids[i:]))
+		if t := timeOf(ids[i:]); t.Before(lo) {
+			lo = t
+		} else if t.After(hi) {
+			hi = t
+		}
+	}
+	const slack = 15 * time.Minute // occurred_at is when the call began, and the writer's clock may differ
+	rows, err := r.pool.Query(ctx, `select `+recordColumns+` from audit.event e
+ where e.event_id = any($1::uuid[]) and e.occurred_at between $2 and $3`, list, lo.Add(-slack), hi.Add(slack))
+	if err != nil {
+		return nil, postgres.Unavailable(err)
+	}
+	all, err := pgx.CollectRows(rows, scanRecord)
+	if err != nil {
+		return nil, postgres.Unavailable(err)
+	}
+	out := make(map[string]audit.Record, len(all))
+	for i := range all {
+		out[all[i].ID] = all[i]
+	}
+	return out, nil
+}
