@@ -67,7 +67,7 @@ var homes = map[string]string{
 	"github.com/open-policy-agent/opa":    `internal/policy`,
 	"github.com/prometheus/client_golang": `internal/httpapi internal/app`,
 	"github.com/swaggest/swgui":           `internal/httpapi`,
-	"github.com/transparency-dev/formats": `internal/audit internal/cosign internal/trail`,
+	"github.com/transparency-dev/formats": `internal/audit internal/cosign`,
 	"go.yaml.in/yaml":                     `internal/policy internal/app`,
 	"golang.org/x/mod":                    `internal/audit internal/cosign internal/trail`,
 	"go.opentelemetry.io/proto/slim/otlp": `internal/siem`,
