@@ -21,7 +21,7 @@ var floors = []struct{ name, packages string }{
 	{"sqlc output", `internal/postgres/pgdb internal/keystore/keydb`},
 	{"stores", `internal/gate internal/keystore internal/postgres internal/trail coresdk/ginsdk`},
 	{"door", `internal/auth internal/chart`},
-	{"rooms", `internal/httpapi internal/intake internal/jobs internal/sidecar`},
+	{"rooms", `internal/httpapi internal/intake internal/jobs internal/sidecar internal/witness`},
 	{"roof", `internal/app`},
 	{"street", `cmd/medirecord examples/ginservice`},
 	{"beside", `internal/medtest coresdk/coresdktest bench bench/load`}, // tests and measurements: nobody imports them, they import what they like
@@ -67,9 +67,9 @@ var homes = map[string]string{
 	"github.com/open-policy-agent/opa":    `internal/policy`,
 	"github.com/prometheus/client_golang": `internal/httpapi internal/app`,
 	"github.com/swaggest/swgui":           `internal/httpapi`,
-	"github.com/transparency-dev/formats": `internal/audit internal/cosign`,
+	"github.com/transparency-dev/formats": `internal/audit internal/cosign internal/witness`,
 	"go.yaml.in/yaml":                     `internal/policy internal/app`,
-	"golang.org/x/mod":                    `internal/audit internal/cosign internal/trail`,
+	"golang.org/x/mod":                    `internal/audit internal/cosign internal/trail internal/witness`,
 	"go.opentelemetry.io/proto/slim/otlp": `internal/siem`,
 	"golang.org/x/sync":                   `internal/keystore`,
 	"golang.org/x/term":                   `internal/intake`,
@@ -77,9 +77,9 @@ var homes = map[string]string{
 	"google.golang.org/grpc":              `internal/sidecar internal/gate coresdk proto/coresdk/v1 proto/medirecord/v1`,
 	"google.golang.org/protobuf":          `internal/gate internal/sidecar internal/siem proto/coresdk/v1 proto/medirecord/v1`,
 	"os": `coresdk internal/app internal/children internal/envelope internal/intake internal/pglocal internal/policy
-		internal/sidecar internal/trail cmd/medirecord examples/ginservice`, // trail: the sealer's memory, outside the database; so no file is opened by med, audit, fhir, token, chart, ...
+		internal/sidecar internal/trail cmd/medirecord examples/ginservice internal/witness`, // trail: the sealer's memory, outside the database; so no file is opened by med, audit, fhir, token, chart, ...
 	"net":          `coresdk internal/app internal/outbound internal/postgres internal/sidecar cmd/medirecord examples/ginservice`,
-	"net/http":     `internal/httpapi internal/outbound internal/app coresdk/ginsdk examples/ginservice`,
+	"net/http":     `internal/httpapi internal/outbound internal/app coresdk/ginsdk examples/ginservice internal/witness`,
 	"os/exec":      `internal/children internal/pglocal`,
 	"unsafe":       `proto/coresdk/v1 proto/medirecord/v1`,
 	"math/rand/v2": `internal/app internal/intake`, // invented people; pauses between attempts
