@@ -61,6 +61,16 @@ permits := {
 		# Patients: who looked at their own record.
 		"read": {"patient": "own", "admin": "staff", "officer": "practice"},
 	},
+	# What was disclosed to others, 45 CFR 164.528. Who discloses records it,
+	# and does not thereby see the rest.
+	"disclosure": {
+		"create": {"clinician": "staff", "admin": "staff", "officer": "staff"},
+		# Recording, correcting, and noting an agency's word that the patient is
+		# not to be told for a time.
+		"amend": {"admin": "staff", "officer": "staff"},
+		# Patients: the accounting of their own.
+		"read": {"patient": "own", "admin": "staff", "officer": "staff"},
+	},
 	"break_glass": {
 		# Asked for by a nurse or clinician, with a coded reason.
 		"open": {"nurse": "any_practice_fresh", "clinician": "any_practice_fresh"},

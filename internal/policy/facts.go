@@ -30,7 +30,7 @@ type Subject struct {
 
 // Resource is what is asked for.
 type Resource struct {
-	Type        string // patient, record, export, audit, break_glass, keys, retention, report, alert, practice
+	Type        string // patient, record, export, audit, disclosure, break_glass, keys, retention, report, alert, practice
 	Kind        med.Kind
 	Relation    med.Relation
 	Sensitivity med.Sensitivity
@@ -149,6 +149,9 @@ var questions = []question{
 	{resource: "export", action: "patient", clinical: true, kind: true, sensitivity: true, state: true},
 	{resource: "export", action: "bulk", clinical: true, kind: true, sensitivity: true, state: true, authorship: true, secondPerson: true},
 	{resource: "audit", action: "read"},
+	{resource: "disclosure", action: "create"},
+	{resource: "disclosure", action: "amend"},
+	{resource: "disclosure", action: "read"},
 	{resource: "break_glass", action: "open", forOtherPractice: true},
 	{resource: "break_glass", action: "open_by_header", forOtherPractice: true},
 	{resource: "break_glass", action: "read", forOtherPractice: true, authorship: true},

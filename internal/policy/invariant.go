@@ -71,6 +71,9 @@ var invariants = []invariant{
 	{"staff other than an officer need a second factor for the trail", func(f facts, q *question, _ *med.Decision) bool {
 		return q.resource == "audit" && f.roles.has(staff&^isOfficer) && f.mfa == mfaNone
 	}},
+	{"staff need a second factor for disclosures", func(f facts, q *question, _ *med.Decision) bool {
+		return q.resource == "disclosure" && f.roles.has(staff) && f.mfa == mfaNone
+	}},
 	{"break-glass needs a grant, reads only, and pages an officer", func(f facts, q *question, d *med.Decision) bool {
 		if !q.clinical || !standsOnGrant(f) {
 			return false
@@ -219,7 +222,7 @@ func constrained(f facts) bool {
 func probesOf(subject facts, number uint8) []facts {
 	q := &questions[number]
 	several := bits.OnesCount16(uint16(subject.roles)) > 1
-	if subject.grant && !q.grant || several && !q.clinical && q.resource != "audit" {
+	if subject.grant && !q.grant || several && !q.clinical && q.resource != "audit" && q.resource != "disclosure" {
 		return nil
 	}
 	f := subject

@@ -128,9 +128,18 @@ var breakers = map[string]struct {
 	},
 	"staff without a second factor": {
 		`"staff": {"relation": {"same_practice"}, "mfa": "done"`, `"staff": {"relation": {"same_practice"}, "mfa": "none"`,
-		"staff need a second factor",
+		"staff need a second factor for clinical data",
 		func() Input {
 			in := ask("read", "patient", med.RelationSamePractice, med.RoleNurse)
+			in.Subject.MFA = med.MFANone
+			return in
+		},
+	},
+	"disclosures without a second factor": {
+		`"read": {"patient": "own", "admin": "staff", "officer": "staff"},`, `"read": {"patient": "own", "admin": "staff", "officer": "practice"},`,
+		"staff need a second factor for disclosures",
+		func() Input {
+			in := ask("read", "disclosure", med.RelationSamePractice, med.RoleOfficer)
 			in.Subject.MFA = med.MFANone
 			return in
 		},
