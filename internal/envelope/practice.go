@@ -20,7 +20,7 @@ type Purpose string
 const (
 	PurposeKEK   Purpose = "kek"   // wraps patients' data keys
 	PurposeIndex Purpose = "index" // blind indexes and keyed digests, never encryption
-	PurposeAudit Purpose = "audit" // seals break-glass reasons
+	PurposeAudit Purpose = "audit" // seals break-glass reasons and disclosures
 )
 
 // Purposes lists them.

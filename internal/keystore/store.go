@@ -255,3 +255,17 @@ func (s *Store) Cursor(ctx context.Context, signed string, practice med.Practice
 	})
 	return key, err
 }
+
+// Disclosures returns the practice's key for disclosures, which is made of its
+// audit key: the version asked for, or the active one for 0.
+func (s *Store) Disclosures(ctx context.Context, signed string, practice med.PracticeID, version int32) (key *envelope.DisclosureKey, err error) {
+	err = s.inTx(ctx, signed, func(tx pgx.Tx) error {
+		k, err := s.practiceKey(ctx, tx, practice, envelope.PurposeAudit, version)
+		if err != nil {
+			return err
+		}
+		key, err = envelope.NewDisclosureKey(k)
+		return err
+	})
+	return key, err
+}
