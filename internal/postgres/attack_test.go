@@ -154,6 +154,7 @@ func TestAttacks(t *testing.T) {
 		{"writing", writing},
 		{"writing the trail", writingTheTrail},
 		{"forging a grant", forgingAGrant},
+		{"disclosures", disclosures},
 		{"copying", copying},
 		{"reading all data", readingAllData},
 		{"learning whose patient it is", learningWhosePatient},
@@ -192,7 +193,7 @@ func all(t *testing.T, w *world, attacks []attack) {
 // tables are all that hold something of a patient, and the practices.
 var tables = []string{
 	"medirecord.patient", "medirecord.record", "medirecord.blind_index", "medirecord.intake", "medirecord.patient_link",
-	"medirecord.break_glass", "medirecord.outbox", "medirecord.practice", "audit.event",
+	"medirecord.break_glass", "medirecord.outbox", "medirecord.disclosure", "medirecord.practice", "audit.event",
 }
 
 func withoutAContext(t *testing.T, w *world) {
@@ -212,6 +213,7 @@ func withoutAContext(t *testing.T, w *world) {
 			attack{name: role + " asks for its scope", as: role, sql: `select ctx.scope('select')`, want: refused()},
 			attack{name: role + " asks for a fact", as: role, sql: `select ctx.fact('practice')`, want: refused()},
 			attack{name: role + " asks for the trail's scope", as: role, sql: `select ctx.trail_scope()`, want: refused()},
+			attack{name: role + " asks for the scope of disclosures", as: role, sql: `select ctx.disclosure_scope('select')`, want: refused()},
 		)
 	}
 	all(t, w, attacks)

@@ -101,6 +101,8 @@ func (w *world) add(t testing.TB, p string) {
 		values ($2, 'ssn', $3, $1, 1)`, p, practiceOf(p), tagOf(p))
 	medtest.Exec(t, w.super, `insert into medirecord.intake (practice_id, digest, patient_id, event_id)
 		values ($2, sha256(convert_to($1, 'UTF8')), $1, gen_random_uuid())`, p, practiceOf(p))
+	medtest.Exec(t, w.super, `insert into medirecord.disclosure (id, version, patient_id, practice_id, sealed, author, event_id)
+		values (md5($1)::uuid, 1, $1, $2, $3, 'somebody', gen_random_uuid())`, p, practiceOf(p), sealed)
 	medtest.Exec(t, w.super, `insert into audit.event (event_id, occurred_at, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
 			action, resource_type, resource_id, outcome, break_glass, detail, nonce, version)
 		values (gen_random_uuid(), now(), $4, 'somebody', $2, $1, $2, 'read', 'patient', $1, 'success', false, $3,
@@ -287,6 +289,7 @@ select md5(string_agg(line, e'\n' order by line collate "C")) from (
   union all select 'link' || p::text from medirecord.patient_link p
   union all select 'grant' || p::text from medirecord.break_glass p
   union all select 'outbox' || p::text from medirecord.outbox p
+  union all select 'disclosure' || p::text from medirecord.disclosure p
   union all select 'event' || p::text from audit.event p
   union all select 'step' || p::text from migration.step p
   union all select 'key' || p::text from ctx_private.key p

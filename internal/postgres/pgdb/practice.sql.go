@@ -25,6 +25,17 @@ func (q *Queries) AddPractice(ctx context.Context, db DBTX, arg AddPracticeParam
 	return err
 }
 
+const practiceName = `-- name: PracticeName :one
+select name from medirecord.practice where id = $1
+`
+
+func (q *Queries) PracticeName(ctx context.Context, db DBTX, id string) (string, error) {
+	row := db.QueryRow(ctx, practiceName, id)
+	var name string
+	err := row.Scan(&name)
+	return name, err
+}
+
 const practices = `-- name: Practices :many
 select id, name, created_at from medirecord.practice order by created_at, id
 `
