@@ -166,7 +166,7 @@ func denied(c *med.Caller, d med.Decision) error {
 	case "mfa_required", "mfa_not_fresh":
 		return med.MFARequired.New("")
 	}
-	if c.Only(med.RolePatient) {
+	if c.Only(med.RolePatient) && d.Reason != "role" {
 		return errNotSelf()
 	}
 	return med.Forbidden.New("")
