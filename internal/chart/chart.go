@@ -72,6 +72,11 @@ type entered struct {
 func (s *Service) through(ctx context.Context, c *med.Caller, action string, patient med.PatientID, work func(*entered) error) error {
 	in := &entered{caller: c, entry: audit.New(s.now(), c, action, "patient", string(patient))}
 	in.entry.Patient = patient
+	return s.enter(ctx, in, work)
+}
+
+// enter is through with an entry that is made already.
+func (s *Service) enter(ctx context.Context, in *entered, work func(*entered) error) error {
 	err := s.guarded(ctx, in, work)
 	if err != nil {
 		in.fail(err)

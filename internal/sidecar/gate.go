@@ -114,9 +114,11 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 	if err != nil {
 		return refuse(id, "unauthenticated", reasonOf(err))
 	}
-	patient, err := med.ParsePatientID(q.GetPatientId())
-	if err != nil {
-		return refuse(id, "invalid", "patient_id")
+	patient := med.PatientID("")
+	if !aboutThePractice(q) {
+		if patient, err = med.ParsePatientID(q.GetPatientId()); err != nil {
+			return refuse(id, "invalid", "patient_id")
+		}
 	}
 	if q.GetEventId() != "" && !med.IsUUID(q.GetEventId()) {
 		return refuse(id, "invalid", "event_id")
@@ -150,6 +152,9 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 		s.cfg.Log.ErrorContext(ctx, "policy not evaluated", slog.String("revision", engine.Revision()))
 		return refuse(id, "denied", "policy_error")
 	}
+	if patient == "" {
+		decisions = map[string]*pb.Decision{string(med.RelationSamePractice): decisions[string(med.RelationSamePractice)]}
+	}
 	ruling := &pb.Ruling{Decisions: decisions, Revision: engine.Revision()}
 	if !anyAllowed(decisions) {
 		return &pb.Answer{Id: id, Answer: &pb.Answer_Ruling{Ruling: ruling}}
@@ -177,6 +182,13 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 		}
 	}
 	return s.mint(ctx, id, ruling, claims, q.GetEventId())
+}
+
+// aboutThePractice reports whether a question is about the caller's whole
+// practice, and so names no patient: reading its trail. Every other question is
+// about one patient.
+func aboutThePractice(q *pb.May) bool {
+	return q.GetPatientId() == "" && q.GetResourceType() == "audit" && q.GetAction() == "read" && q.GetEmergency() == nil
 }
 
 // refusalOf is the refusal's code for a reason of the policy.

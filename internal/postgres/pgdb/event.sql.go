@@ -10,6 +10,260 @@ import (
 	"time"
 )
 
+const actorTrail = `-- name: ActorTrail :many
+with scanned as (
+  select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice, action, resource_type, resource_id, outcome, code, break_glass, detail from (
+    (select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
+            action, resource_type, resource_id, outcome, code, break_glass, detail
+       from audit.event
+      where actor_practice = $2::text and actor_subject = $3::text
+        and occurred_at >= $4::timestamptz and occurred_at <= $5::timestamptz
+        and (occurred_at, event_id) < ($5::timestamptz, $6::uuid)
+      order by occurred_at desc, event_id desc limit $7)
+    union all
+    (select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
+            action, resource_type, resource_id, outcome, code, break_glass, detail
+       from audit.event
+      where patient_practice = $2::text and actor_subject = $3::text and actor_practice is distinct from patient_practice
+        and occurred_at >= $4::timestamptz and occurred_at <= $5::timestamptz
+        and (occurred_at, event_id) < ($5::timestamptz, $6::uuid)
+      order by occurred_at desc, event_id desc limit $7)
+  ) both_ways order by occurred_at desc, event_id desc limit $7
+), judged as (
+  select s.event_id, s.occurred_at, s.recorded_at, s.parent_id, s.actor_issuer, s.actor_subject, s.actor_practice, s.patient_id, s.patient_practice, s.action, s.resource_type, s.resource_id, s.outcome, s.code, s.break_glass, s.detail, (($8::text = '' or action = $8::text) and ($9::text = '' or outcome = $9::text)
+               and ($10::text = '' or patient_id = $10::text) and ($11::text = '' or actor_subject = $11::text)
+               and ($12::text = '' or break_glass = ($12::text = 'true'))) is true as matches
+    from scanned s
+), placed as (
+  select j.event_id, j.occurred_at, j.recorded_at, j.parent_id, j.actor_issuer, j.actor_subject, j.actor_practice, j.patient_id, j.patient_practice, j.action, j.resource_type, j.resource_id, j.outcome, j.code, j.break_glass, j.detail, j.matches, count(*) over () as looked_at, row_number() over (order by occurred_at desc, event_id desc) as place,
+         count(*) filter (where matches) over (order by occurred_at desc, event_id desc) as found
+    from judged j
+)
+select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
+       action, resource_type, resource_id, outcome, code, break_glass, detail,
+       (matches and found <= $1::integer)::boolean as shown, place, looked_at
+  from placed
+ where matches and found <= $1::integer or place = looked_at
+ order by occurred_at desc, event_id desc
+`
+
+type ActorTrailParams struct {
+	MaxRows  int32
+	Practice string
+	Who      string
+	Since    time.Time
+	Until    time.Time
+	Before   string
+	Scan     int32
+	Action   string
+	Outcome  string
+	Patient  string
+	Actor    string
+	Glass    string
+}
+
+type ActorTrailRow struct {
+	EventID         string
+	OccurredAt      time.Time
+	RecordedAt      time.Time
+	ParentID        *string
+	ActorIssuer     string
+	ActorSubject    string
+	ActorPractice   *string
+	PatientID       *string
+	PatientPractice *string
+	Action          string
+	ResourceType    string
+	ResourceID      string
+	Outcome         string
+	Code            *string
+	BreakGlass      bool
+	Detail          string
+	Shown           bool
+	Place           int64
+	LookedAt        int64
+}
+
+// ActorTrail is PracticeTrail of one person.
+func (q *Queries) ActorTrail(ctx context.Context, db DBTX, arg ActorTrailParams) ([]ActorTrailRow, error) {
+	rows, err := db.Query(ctx, actorTrail,
+		arg.MaxRows,
+		arg.Practice,
+		arg.Who,
+		arg.Since,
+		arg.Until,
+		arg.Before,
+		arg.Scan,
+		arg.Action,
+		arg.Outcome,
+		arg.Patient,
+		arg.Actor,
+		arg.Glass,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ActorTrailRow{}
+	for rows.Next() {
+		var i ActorTrailRow
+		if err := rows.Scan(
+			&i.EventID,
+			&i.OccurredAt,
+			&i.RecordedAt,
+			&i.ParentID,
+			&i.ActorIssuer,
+			&i.ActorSubject,
+			&i.ActorPractice,
+			&i.PatientID,
+			&i.PatientPractice,
+			&i.Action,
+			&i.ResourceType,
+			&i.ResourceID,
+			&i.Outcome,
+			&i.Code,
+			&i.BreakGlass,
+			&i.Detail,
+			&i.Shown,
+			&i.Place,
+			&i.LookedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const glassTrail = `-- name: GlassTrail :many
+with scanned as (
+  select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice, action, resource_type, resource_id, outcome, code, break_glass, detail from (
+    (select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
+            action, resource_type, resource_id, outcome, code, break_glass, detail
+       from audit.event
+      where actor_practice = $2::text and break_glass
+        and occurred_at >= $3::timestamptz and occurred_at <= $4::timestamptz
+        and (occurred_at, event_id) < ($4::timestamptz, $5::uuid)
+      order by occurred_at desc, event_id desc limit $6)
+    union all
+    (select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
+            action, resource_type, resource_id, outcome, code, break_glass, detail
+       from audit.event
+      where patient_practice = $2::text and break_glass and actor_practice is distinct from patient_practice
+        and occurred_at >= $3::timestamptz and occurred_at <= $4::timestamptz
+        and (occurred_at, event_id) < ($4::timestamptz, $5::uuid)
+      order by occurred_at desc, event_id desc limit $6)
+  ) both_ways order by occurred_at desc, event_id desc limit $6
+), judged as (
+  select s.event_id, s.occurred_at, s.recorded_at, s.parent_id, s.actor_issuer, s.actor_subject, s.actor_practice, s.patient_id, s.patient_practice, s.action, s.resource_type, s.resource_id, s.outcome, s.code, s.break_glass, s.detail, (($7::text = '' or action = $7::text) and ($8::text = '' or outcome = $8::text)
+               and ($9::text = '' or patient_id = $9::text) and ($10::text = '' or actor_subject = $10::text)
+               and ($11::text = '' or break_glass = ($11::text = 'true'))) is true as matches
+    from scanned s
+), placed as (
+  select j.event_id, j.occurred_at, j.recorded_at, j.parent_id, j.actor_issuer, j.actor_subject, j.actor_practice, j.patient_id, j.patient_practice, j.action, j.resource_type, j.resource_id, j.outcome, j.code, j.break_glass, j.detail, j.matches, count(*) over () as looked_at, row_number() over (order by occurred_at desc, event_id desc) as place,
+         count(*) filter (where matches) over (order by occurred_at desc, event_id desc) as found
+    from judged j
+)
+select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
+       action, resource_type, resource_id, outcome, code, break_glass, detail,
+       (matches and found <= $1::integer)::boolean as shown, place, looked_at
+  from placed
+ where matches and found <= $1::integer or place = looked_at
+ order by occurred_at desc, event_id desc
+`
+
+type GlassTrailParams struct {
+	MaxRows  int32
+	Practice string
+	Since    time.Time
+	Until    time.Time
+	Before   string
+	Scan     int32
+	Action   string
+	Outcome  string
+	Patient  string
+	Actor    string
+	Glass    string
+}
+
+type GlassTrailRow struct {
+	EventID         string
+	OccurredAt      time.Time
+	RecordedAt      time.Time
+	ParentID        *string
+	ActorIssuer     string
+	ActorSubject    string
+	ActorPractice   *string
+	PatientID       *string
+	PatientPractice *string
+	Action          string
+	ResourceType    string
+	ResourceID      string
+	Outcome         string
+	Code            *string
+	BreakGlass      bool
+	Detail          string
+	Shown           bool
+	Place           int64
+	LookedAt        int64
+}
+
+// GlassTrail is PracticeTrail of break-glass only.
+func (q *Queries) GlassTrail(ctx context.Context, db DBTX, arg GlassTrailParams) ([]GlassTrailRow, error) {
+	rows, err := db.Query(ctx, glassTrail,
+		arg.MaxRows,
+		arg.Practice,
+		arg.Since,
+		arg.Until,
+		arg.Before,
+		arg.Scan,
+		arg.Action,
+		arg.Outcome,
+		arg.Patient,
+		arg.Actor,
+		arg.Glass,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []GlassTrailRow{}
+	for rows.Next() {
+		var i GlassTrailRow
+		if err := rows.Scan(
+			&i.EventID,
+			&i.OccurredAt,
+			&i.RecordedAt,
+			&i.ParentID,
+			&i.ActorIssuer,
+			&i.ActorSubject,
+			&i.ActorPractice,
+			&i.PatientID,
+			&i.PatientPractice,
+			&i.Action,
+			&i.ResourceType,
+			&i.ResourceID,
+			&i.Outcome,
+			&i.Code,
+			&i.BreakGlass,
+			&i.Detail,
+			&i.Shown,
+			&i.Place,
+			&i.LookedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const makePartitions = `-- name: MakePartitions :one
 select audit.make_partitions($1::integer)
 `
@@ -74,4 +328,265 @@ func (q *Queries) PatientEvents(ctx context.Context, db DBTX, arg PatientEventsP
 		return nil, err
 	}
 	return items, nil
+}
+
+const patientTrail = `-- name: PatientTrail :many
+with scanned as (
+  select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
+         action, resource_type, resource_id, outcome, code, break_glass, detail
+    from audit.event
+   where patient_id = $2::text
+     and occurred_at >= $3::timestamptz and occurred_at <= $4::timestamptz
+     and (occurred_at, event_id) < ($4::timestamptz, $5::uuid)
+   order by occurred_at desc, event_id desc limit $6
+), judged as (
+  select s.event_id, s.occurred_at, s.recorded_at, s.parent_id, s.actor_issuer, s.actor_subject, s.actor_practice, s.patient_id, s.patient_practice, s.action, s.resource_type, s.resource_id, s.outcome, s.code, s.break_glass, s.detail, (($7::text = '' or action = $7::text) and ($8::text = '' or outcome = $8::text)
+               and ($9::text = '' or patient_id = $9::text) and ($10::text = '' or actor_subject = $10::text)
+               and ($11::text = '' or break_glass = ($11::text = 'true'))) is true as matches
+    from scanned s
+), placed as (
+  select j.event_id, j.occurred_at, j.recorded_at, j.parent_id, j.actor_issuer, j.actor_subject, j.actor_practice, j.patient_id, j.patient_practice, j.action, j.resource_type, j.resource_id, j.outcome, j.code, j.break_glass, j.detail, j.matches, count(*) over () as looked_at, row_number() over (order by occurred_at desc, event_id desc) as place,
+         count(*) filter (where matches) over (order by occurred_at desc, event_id desc) as found
+    from judged j
+)
+select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
+       action, resource_type, resource_id, outcome, code, break_glass, detail,
+       (matches and found <= $1::integer)::boolean as shown, place, looked_at
+  from placed
+ where matches and found <= $1::integer or place = looked_at
+ order by occurred_at desc, event_id desc
+`
+
+type PatientTrailParams struct {
+	MaxRows int32
+	Whose   string
+	Since   time.Time
+	Until   time.Time
+	Before  string
+	Scan    int32
+	Action  string
+	Outcome string
+	Patient string
+	Actor   string
+	Glass   string
+}
+
+type PatientTrailRow struct {
+	EventID         string
+	OccurredAt      time.Time
+	RecordedAt      time.Time
+	ParentID        *string
+	ActorIssuer     string
+	ActorSubject    string
+	ActorPractice   *string
+	PatientID       *string
+	PatientPractice *string
+	Action          string
+	ResourceType    string
+	ResourceID      string
+	Outcome         string
+	Code            *string
+	BreakGlass      bool
+	Detail          string
+	Shown           bool
+	Place           int64
+	LookedAt        int64
+}
+
+// PatientTrail is what happened to one patient, as far as the context may know it.
+func (q *Queries) PatientTrail(ctx context.Context, db DBTX, arg PatientTrailParams) ([]PatientTrailRow, error) {
+	rows, err := db.Query(ctx, patientTrail,
+		arg.MaxRows,
+		arg.Whose,
+		arg.Since,
+		arg.Until,
+		arg.Before,
+		arg.Scan,
+		arg.Action,
+		arg.Outcome,
+		arg.Patient,
+		arg.Actor,
+		arg.Glass,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []PatientTrailRow{}
+	for rows.Next() {
+		var i PatientTrailRow
+		if err := rows.Scan(
+			&i.EventID,
+			&i.OccurredAt,
+			&i.RecordedAt,
+			&i.ParentID,
+			&i.ActorIssuer,
+			&i.ActorSubject,
+			&i.ActorPractice,
+			&i.PatientID,
+			&i.PatientPractice,
+			&i.Action,
+			&i.ResourceType,
+			&i.ResourceID,
+			&i.Outcome,
+			&i.Code,
+			&i.BreakGlass,
+			&i.Detail,
+			&i.Shown,
+			&i.Place,
+			&i.LookedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const practiceTrail = `-- name: PracticeTrail :many
+
+with scanned as (
+  select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice, action, resource_type, resource_id, outcome, code, break_glass, detail from (
+    (select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
+            action, resource_type, resource_id, outcome, code, break_glass, detail
+       from audit.event
+      where actor_practice = $2::text
+        and occurred_at >= $3::timestamptz and occurred_at <= $4::timestamptz
+        and (occurred_at, event_id) < ($4::timestamptz, $5::uuid)
+      order by occurred_at desc, event_id desc limit $6)
+    union all
+    (select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
+            action, resource_type, resource_id, outcome, code, break_glass, detail
+       from audit.event
+      where patient_practice = $2::text and actor_practice is distinct from patient_practice
+        and occurred_at >= $3::timestamptz and occurred_at <= $4::timestamptz
+        and (occurred_at, event_id) < ($4::timestamptz, $5::uuid)
+      order by occurred_at desc, event_id desc limit $6)
+  ) both_ways order by occurred_at desc, event_id desc limit $6
+), judged as (
+  select s.event_id, s.occurred_at, s.recorded_at, s.parent_id, s.actor_issuer, s.actor_subject, s.actor_practice, s.patient_id, s.patient_practice, s.action, s.resource_type, s.resource_id, s.outcome, s.code, s.break_glass, s.detail, (($7::text = '' or action = $7::text) and ($8::text = '' or outcome = $8::text)
+               and ($9::text = '' or patient_id = $9::text) and ($10::text = '' or actor_subject = $10::text)
+               and ($11::text = '' or break_glass = ($11::text = 'true'))) is true as matches
+    from scanned s
+), placed as (
+  select j.event_id, j.occurred_at, j.recorded_at, j.parent_id, j.actor_issuer, j.actor_subject, j.actor_practice, j.patient_id, j.patient_practice, j.action, j.resource_type, j.resource_id, j.outcome, j.code, j.break_glass, j.detail, j.matches, count(*) over () as looked_at, row_number() over (order by occurred_at desc, event_id desc) as place,
+         count(*) filter (where matches) over (order by occurred_at desc, event_id desc) as found
+    from judged j
+)
+select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice,
+       action, resource_type, resource_id, outcome, code, break_glass, detail,
+       (matches and found <= $1::integer)::boolean as shown, place, looked_at
+  from placed
+ where matches and found <= $1::integer or place = looked_at
+ order by occurred_at desc, event_id desc
+`
+
+type PracticeTrailParams struct {
+	MaxRows  int32
+	Practice string
+	Since    time.Time
+	Until    time.Time
+	Before   string
+	Scan     int32
+	Action   string
+	Outcome  string
+	Patient  string
+	Actor    string
+	Glass    string
+}
+
+type PracticeTrailRow struct {
+	EventID         string
+	OccurredAt      time.Time
+	RecordedAt      time.Time
+	ParentID        *string
+	ActorIssuer     string
+	ActorSubject    string
+	ActorPractice   *string
+	PatientID       *string
+	PatientPractice *string
+	Action          string
+	ResourceType    string
+	ResourceID      string
+	Outcome         string
+	Code            *string
+	BreakGlass      bool
+	Detail          string
+	Shown           bool
+	Place           int64
+	LookedAt        int64
+}
+
+// The readings of the trail. Each looks at no more than @scan entries, newest
+// first, from where the page before left off, and returns those that match, at
+// most @max_rows, and the last that it looked at: so a filter that matches
+// little takes many short pages and not one long wait. They differ in the index
+// that they walk.
+// PracticeTrail is what a practice's people did, and what others did to its
+// patients.
+func (q *Queries) PracticeTrail(ctx context.Context, db DBTX, arg PracticeTrailParams) ([]PracticeTrailRow, error) {
+	rows, err := db.Query(ctx, practiceTrail,
+		arg.MaxRows,
+		arg.Practice,
+		arg.Since,
+		arg.Until,
+		arg.Before,
+		arg.Scan,
+		arg.Action,
+		arg.Outcome,
+		arg.Patient,
+		arg.Actor,
+		arg.Glass,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []PracticeTrailRow{}
+	for rows.Next() {
+		var i PracticeTrailRow
+		if err := rows.Scan(
+			&i.EventID,
+			&i.OccurredAt,
+			&i.RecordedAt,
+			&i.ParentID,
+			&i.ActorIssuer,
+			&i.ActorSubject,
+			&i.ActorPractice,
+			&i.PatientID,
+			&i.PatientPractice,
+			&i.Action,
+			&i.ResourceType,
+			&i.ResourceID,
+			&i.Outcome,
+			&i.Code,
+			&i.BreakGlass,
+			&i.Detail,
+			&i.Shown,
+			&i.Place,
+			&i.LookedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const trailScope = `-- name: TrailScope :one
+select ctx.trail_scope()::text[]
+`
+
+// TrailScope says what of the trail the context may read.
+func (q *Queries) TrailScope(ctx context.Context, db DBTX) ([]string, error) {
+	row := db.QueryRow(ctx, trailScope)
+	var column_1 []string
+	err := row.Scan(&column_1)
+	return column_1, err
 }

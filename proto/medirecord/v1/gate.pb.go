@@ -637,8 +637,9 @@ func (x *Caller) GetExpiresAt() int64 {
 	return 0
 }
 
-// May asks what the token's caller may do to one patient's data. The caller
-// is read from the token again: the asker's word for it is not taken.
+// May asks what the token's caller may do to one patient's data, or, without a
+// patient, whether they may read the trail of their practice. The caller is
+// read from the token again: the asker's word for it is not taken.
 type May struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Token        string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`                                   // never logged
