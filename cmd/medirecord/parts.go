@@ -74,7 +74,8 @@ func (sidecarCmd) Run(e *env) error {
 
 func (workerCmd) Help() string {
 	return `Runs unattended work until SIGTERM: the audit trail's partitions ahead of time,
-and the sweeping of keys that no patient came for.`
+the sweeping of keys that no patient came for, and the sealing of the trail into
+a signed log. Several may run: one of them seals.`
 }
 
 func (workerCmd) Run(e *env) error {
@@ -83,9 +84,9 @@ func (workerCmd) Run(e *env) error {
 		return err
 	}
 	defer flush()
-	return app.Worker(e.ctx, cfg, log, func() {
+	return app.Worker(e.ctx, cfg, log, func(ops string) {
 		log.InfoContext(e.ctx, "worker running")
-		e.ready()
+		e.ready(ops)
 	})
 }
 

@@ -120,6 +120,8 @@ type Config struct {
 	// Listen and OpsListen are the API's two listeners.
 	Listen    string `env:"MEDIRECORD_LISTEN" yaml:"listen"`
 	OpsListen string `env:"MEDIRECORD_OPS_LISTEN" yaml:"ops_listen"`
+	// WorkerOpsListen is the worker's operations listener; "" is none.
+	WorkerOpsListen string `env:"MEDIRECORD_WORKER_OPS_LISTEN" yaml:"worker_ops_listen"`
 	// HTTPCert and HTTPKey are the API's certificate; without them it listens
 	// on loopback only, for a proxy on the same machine.
 	HTTPCert string `env:"MEDIRECORD_HTTP_TLS_CERT" yaml:"http_tls_cert"`

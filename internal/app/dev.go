@@ -153,6 +153,7 @@ func (d *dev) configure(ctx context.Context) error {
 		SidecarAddr: d.opt.Sidecar, FailMode: "closed", Env: "dev", KeyKeeper: "file://" + d.files.keeper(),
 		DatabaseURL: url("app", devDatabase), TrailDatabaseURL: url("trail", devDatabase),
 		KeystoreDatabaseURL: url("keys", devKeystore), WorkerDatabaseURL: url("worker", devDatabase),
+		SealerDatabaseURL: url("sealer", devDatabase), AuditorDatabaseURL: url("auditor", devDatabase),
 		MigrateDatabaseURL: url("migrator", devDatabase), MigrateKeystoreURL: url("migrator", devKeystore),
 		BootstrapURL: d.pg.SuperuserURL("postgres"), ContextKeyFile: d.files.contextKey(),
 	}
@@ -262,13 +263,20 @@ func ipv6(ctx context.Context) bool {
 }
 
 func (d *dev) startWorker(ctx context.Context) error {
-	child, _, err := d.start(ctx, "worker", map[string]string{
+	if _, err := d.files.trailKey(); err != nil {
+		return err
+	}
+	child, addrs, err := d.start(ctx, "worker", map[string]string{
 		"CORESDK_SIDECAR_ADDR": d.base.SidecarAddr, "MEDIRECORD_WORKER_DATABASE_URL": d.base.WorkerDatabaseURL,
 		"MEDIRECORD_KEYSTORE_DATABASE_URL": d.base.KeystoreDatabaseURL, "MEDIRECORD_KEY_KEEPER": d.base.KeyKeeper,
 		"MEDIRECORD_SERVICE_TOKEN_FILE": d.files.service("worker"), "CORESDK_LOG_LEVEL": os.Getenv("CORESDK_LOG_LEVEL"),
+		"MEDIRECORD_SEALER_DATABASE_URL": d.base.SealerDatabaseURL, "MEDIRECORD_TRAIL_ORIGIN": devTrailOrigin,
+		"MEDIRECORD_TRAIL_KEY_FILE": d.files.path("trail.key"), "MEDIRECORD_SEALER_STATE": d.files.path("sealer.json"),
+		"MEDIRECORD_WORKER_OPS_LISTEN": "127.0.0.1:0",
 	})
 	if err == nil {
 		d.info.PIDs["worker"] = child.PID()
+		d.info.WorkerOps = "http://" + addrs[0]
 	}
 	return err
 }
@@ -302,6 +310,7 @@ func (d *dev) publish(ctx context.Context) error {
 	db := &d.info.Database
 	db.Socket, db.Port, db.Name = d.pg.Socket(), d.pg.Port(), devDatabase
 	db.AppURL, db.TrailURL, db.KeystoreURL = d.base.DatabaseURL, d.base.TrailDatabaseURL, d.base.KeystoreDatabaseURL
+	db.AuditorURL = d.base.AuditorDatabaseURL
 	db.SuperuserURL = d.pg.SuperuserURL(devDatabase)
 	d.info.Tokens = map[string]string{}
 	for _, r := range med.Roles {

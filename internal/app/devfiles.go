@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // devFiles are the files of a development server under its folder. Every
@@ -121,6 +123,17 @@ func (d devFiles) once(path string, make func() (string, error)) (string, error)
 	return text, writeFile(path, []byte(text))
 }
 
+// devTrailOrigin is the name of a development server's log.
+const devTrailOrigin = "dev.medirecord.example/audit"
+
+// trailKey makes the key that signs the log's checkpoints, once.
+func (d devFiles) trailKey() (string, error) {
+	return d.once(d.path("trail.key"), func() (string, error) {
+		signer, _, err := note.GenerateKey(rand.Reader, devTrailOrigin+"/1")
+		return signer + "\n", err
+	})
+}
+
 // signingKey returns the development issuer's key, made once.
 func (d devFiles) signingKey() (*ecdsa.PrivateKey, error) {
 	text, err := d.once(d.issuerKey(), func() (string, error) {
@@ -169,18 +182,20 @@ func writeFile(path string, b []byte) error {
 // DevInfo is dev.json: how to reach a development server, for its tools and
 // tests. It holds secrets of that server and is readable by its owner only.
 type DevInfo struct {
-	API      string         `json:"api"`
-	Ops      string         `json:"ops"`
-	Sidecar  string         `json:"sidecar"`
-	JWKS     string         `json:"jwks"`
-	PIDs     map[string]int `json:"pids"`
-	Database struct {
+	API       string         `json:"api"`
+	Ops       string         `json:"ops"`
+	Sidecar   string         `json:"sidecar"`
+	JWKS      string         `json:"jwks"`
+	WorkerOps string         `json:"worker_ops"`
+	PIDs      map[string]int `json:"pids"`
+	Database  struct {
 		Socket       string `json:"socket"`
 		Port         int    `json:"port"`
 		Name         string `json:"name"`
 		AppURL       string `json:"app_url"`
 		TrailURL     string `json:"trail_url"`
 		KeystoreURL  string `json:"keystore_url"`
+		AuditorURL   string `json:"auditor_url"`
 		SuperuserURL string `json:"superuser_url"`
 	} `json:"database"`
 	Practices []string          `json:"practices"`

@@ -69,7 +69,7 @@ var homes = map[string]string{
 	"github.com/swaggest/swgui":           `internal/httpapi`,
 	"github.com/transparency-dev/formats": `internal/audit internal/cosign internal/witness`,
 	"go.yaml.in/yaml":                     `internal/policy internal/app`,
-	"golang.org/x/mod":                    `internal/audit internal/cosign internal/trail internal/witness`,
+	"golang.org/x/mod":                    `internal/audit internal/cosign internal/trail internal/witness internal/app`, // app: the log's keys
 	"go.opentelemetry.io/proto/slim/otlp": `internal/siem`,
 	"golang.org/x/sync":                   `internal/keystore`,
 	"golang.org/x/term":                   `internal/intake`,
