@@ -20,7 +20,7 @@ var floors = []struct{ name, packages string }{
 		internal/fhir internal/outbound internal/pglocal internal/policy internal/siem internal/token`},
 	{"sqlc output", `internal/postgres/pgdb internal/keystore/keydb`},
 	{"stores", `internal/gate internal/keystore internal/postgres internal/trail coresdk/ginsdk`},
-	{"door", `internal/auth internal/chart`},
+	{"door", `internal/auth internal/chart internal/watch`},
 	{"rooms", `internal/httpapi internal/intake internal/jobs internal/sidecar internal/witness`},
 	{"roof", `internal/app`},
 	{"street", `cmd/medirecord examples/ginservice`},
@@ -40,13 +40,13 @@ var sideways = map[string]string{
 
 // Doors inside the house: nobody else imports these, whatever their floor.
 var only = map[string]string{
-	"internal/postgres": `internal/chart internal/keystore internal/trail internal/app
+	"internal/postgres": `internal/chart internal/keystore internal/trail internal/watch internal/app
 		internal/jobs`, // the one room: its work on partitions and orphan keys opens no patient data, and belongs into chart
-	"internal/postgres/pgdb":  `internal/postgres internal/chart`,
+	"internal/postgres/pgdb":  `internal/postgres internal/chart internal/watch`,
 	"internal/keystore":       `internal/chart internal/app internal/jobs`,
 	"internal/keystore/keydb": `internal/keystore`,
-	"internal/trail":          `internal/auth internal/chart internal/app`,
-	"internal/gate":           `internal/auth internal/chart internal/app internal/jobs`,
+	"internal/trail":          `internal/auth internal/chart internal/watch internal/app`,
+	"internal/gate":           `internal/auth internal/chart internal/watch internal/app internal/jobs`,
 	"internal/envelope":       `internal/chart internal/keystore internal/app`, // app opens the keeper
 	// What serves patients links decisions, not the engine. app starts the
 	// sidecar's watcher of the policy file, cmd has `policy test`.
@@ -62,7 +62,7 @@ var homes = map[string]string{
 	"github.com/gin-gonic/gin":            `internal/httpapi coresdk/ginsdk examples/ginservice`,
 	"github.com/go-jose/go-jose":          `internal/token internal/app`, // app: the development issuer
 	"github.com/hashicorp/golang-lru":     `internal/keystore`,
-	"github.com/jackc/pgx":                `internal/postgres internal/postgres/pgdb internal/keystore internal/keystore/keydb internal/trail internal/chart internal/jobs internal/app`,
+	"github.com/jackc/pgx":                `internal/postgres internal/postgres/pgdb internal/keystore internal/keystore/keydb internal/trail internal/chart internal/watch internal/jobs internal/app`,
 	"github.com/klauspost/compress":       `internal/envelope internal/fhir`,
 	"github.com/open-policy-agent/opa":    `internal/policy`,
 	"github.com/prometheus/client_golang": `internal/httpapi internal/app`,

@@ -61,7 +61,9 @@ select event_id::text, coalesce(parent_id::text, ''), actor_subject, action, res
 // is PHI.
 func (s *System) CheckTrail(t testing.TB) {
 	t.Helper()
-	s.DB.checkMACs(t)
+	if !s.Forged {
+		s.DB.checkMACs(t)
+	}
 	rows := s.TrailRows(t)
 	byID, nonces := map[string]TrailRow{}, map[string]bool{}
 	for _, e := range rows {
@@ -84,7 +86,7 @@ func (s *System) CheckTrail(t testing.TB) {
 		}
 	}
 	for _, e := range rows {
-		if e.Parent != "" && byID[e.Parent].ID == "" {
+		if e.Parent != "" && byID[e.Parent].ID == "" && !s.Forged {
 			t.Errorf("entry %s has no parent %s", e.ID, e.Parent)
 		}
 	}

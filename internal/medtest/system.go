@@ -63,6 +63,9 @@ type System struct {
 	Sidecar  *sidecar.Server
 	Service  *sidecar.Service
 	Log      *Log
+	// Forged says that the test wrote entries that no honest API would: CheckTrail
+	// does not hold them against contexts and parents.
+	Forged bool
 
 	key  *ecdsa.PrivateKey
 	mu   sync.Mutex
