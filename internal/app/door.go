@@ -131,6 +131,7 @@ func (d *Door) check(ctx context.Context) error {
 		func() error { return postgres.CheckForced(ctx, d.DB.Pool()) },
 		func() error { return postgres.CheckForced(ctx, d.Keys.Pool()) },
 		func() error { return postgres.CheckPartitions(ctx, d.DB.Pool()) },
+		func() error { return postgres.CheckEpoch(ctx, d.DB.Pool()) },
 		func() error { return d.Trail.Healthy(ctx) },
 		func() error { return d.checkClock(ctx) },
 	} {

@@ -5,6 +5,7 @@ package postgres
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -134,6 +135,21 @@ select coalesce(array_agg(to_char(m, 'YYYY-MM') order by m), '{}')
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("the audit trail has no partition for %s: start `medirecord worker`, or run `medirecord migrate`", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// CheckEpoch reports when the database was restored into another cluster than
+// the one whose transaction ids order the trail: what was written there now
+// would stand in the wrong place, and never be sealed.
+func CheckEpoch(ctx context.Context, pool *pgxpool.Pool) error {
+	const q = `select coalesce((select e.system_id <> s.system_identifier from audit.epoch e, pg_control_system() s order by e.epoch desc limit 1), false)`
+	var elsewhere bool
+	if err := pool.QueryRow(ctx, q).Scan(&elsewhere); err != nil {
+		return Unavailable(err)
+	}
+	if elsewhere {
+		return errors.New("the database was restored into another cluster, where transaction ids begin anew: begin a new epoch of the trail with `medirecord audit epoch`")
 	}
 	return nil
 }
