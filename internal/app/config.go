@@ -93,6 +93,10 @@ type Config struct {
 	ServiceTokenFile string `env:"MEDIRECORD_SERVICE_TOKEN_FILE" yaml:"service_token_file"`
 	// GrantMinutes is how long a break-glass grant lasts, at most 240.
 	GrantMinutes int `env:"MEDIRECORD_GRANT_MINUTES" yaml:"grant_minutes"`
+	// StrictReads lets the database give a patient's rows only against an entry
+	// of the trail that is committed already; broken glass and exports are so
+	// whatever it says.
+	StrictReads bool `env:"MEDIRECORD_STRICT_READS" yaml:"strict_reads"`
 	// OutboundAllow lists private ranges that fetches may reach.
 	OutboundAllow string `env:"MEDIRECORD_OUTBOUND_ALLOW" yaml:"outbound_allow"`
 
@@ -237,6 +241,8 @@ func wanted(goType string) string {
 		return "want a duration such as 5m or 30s"
 	case "string":
 		return "want a text"
+	case "bool":
+		return "want true or false"
 	}
 	return "want another form"
 }
@@ -263,6 +269,12 @@ func (c *Config) readEnv(env map[string]string) (known []string, err error) {
 				return nil, fmt.Errorf("%s must be a whole number", name)
 			}
 			f.SetInt(int64(n))
+		case bool:
+			on, err := strconv.ParseBool(text)
+			if err != nil {
+				return nil, fmt.Errorf("%s must be true or false", name)
+			}
+			f.SetBool(on)
 		case time.Duration:
 			d, err := time.ParseDuration(text)
 			if err != nil || d < 0 {

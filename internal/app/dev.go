@@ -243,6 +243,7 @@ func (d *dev) startSidecar(ctx context.Context) error {
 		"MEDIRECORD_CONTEXT_KEY_FILE": d.files.contextKey(), "MEDIRECORD_SERVICE_TOKENS": d.files.services(),
 		"MEDIRECORD_TOKEN_ISSUER": DevIssuer, "MEDIRECORD_TOKEN_AUDIENCE": devAudience, "CORESDK_JWKS_URI": d.info.JWKS,
 		"CORESDK_LOG_LEVEL": os.Getenv("CORESDK_LOG_LEVEL"), "MEDIRECORD_POLICY": os.Getenv("MEDIRECORD_POLICY"),
+		"MEDIRECORD_STRICT_READS": os.Getenv("MEDIRECORD_STRICT_READS"),
 	})
 	if err != nil {
 		return err

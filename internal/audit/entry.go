@@ -27,6 +27,11 @@ const (
 	Failure       Outcome = "failure"
 )
 
+// ReadTicket is the action of a child entry that is committed before its call
+// reads: under a strict context PostgreSQL gives a row against it, and only
+// then. What came of the call is in the parent.
+const ReadTicket = "read_ticket"
+
 // Version of the entry's form. A reader of old entries needs it.
 const Version = 1
 

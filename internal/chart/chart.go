@@ -63,6 +63,7 @@ type entered struct {
 	caller *med.Caller
 	entry  *audit.Entry
 	ruling *med.Ruling
+	ticket med.EventID // of the entry that was committed before the read, when that is strict
 	// written: the entry was committed with the change it tells of.
 	written bool
 }

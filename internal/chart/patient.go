@@ -59,7 +59,10 @@ func (s *Service) readPatient(ctx context.Context, in *entered, id med.PatientID
 			return nil, err
 		}
 	}
-	row, err := s.db.Patient(ctx, in.ruling.Context, id)
+	if err := s.takeTicket(in); err != nil {
+		return nil, err
+	}
+	row, err := s.db.Patient(ctx, in.ruling.Context, in.ticket, id)
 	if errors.Is(err, errNoRow) {
 		return nil, s.absent(ctx, in, id)
 	}

@@ -215,6 +215,7 @@ func rulingOf(r *pb.Ruling) *med.Ruling {
 	out := &med.Ruling{
 		Decisions: make(map[med.Relation]med.Decision, len(r.GetDecisions())),
 		Context:   r.GetContext(), Nonce: r.GetNonce(), MAC: r.GetMac(), Revision: r.GetRevision(),
+		Strict: r.GetStrict(),
 	}
 	for rel, d := range r.GetDecisions() {
 		dec := med.Decision{Allow: d.GetAllow(), Reason: d.GetReasonCode(), Notify: d.GetNotify(), MaxRows: int(d.GetMaxRows())}

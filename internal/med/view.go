@@ -97,4 +97,7 @@ type Ruling struct {
 	MAC       string // of the entry that the context is used under, for the trail
 	Grant     *Grant
 	Revision  string // of the policy
+	// Strict: the context opens rows only against a ticket, an entry of the
+	// trail that was committed before.
+	Strict bool
 }

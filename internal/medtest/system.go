@@ -47,7 +47,9 @@ const (
 type Options struct {
 	Trail    trail.Config // URL and Log are filled in
 	KeyCache time.Duration
-	Now      func() time.Time // of the door and the API; the sidecar and the database keep real time
+	// StrictReads: every read against a ticket of the trail, not broken glass only.
+	StrictReads bool
+	Now         func() time.Time // of the door and the API; the sidecar and the database keep real time
 }
 
 // System is a whole MediRecord in this process, on databases of its own.
@@ -124,7 +126,7 @@ func New(t testing.TB, opts ...Options) *System {
 		}
 	})
 	log := slog.New(slog.NewJSONHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	addr := s.startSidecar(t, log)
+	addr := s.startSidecar(t, log, o.StrictReads)
 	s.Gate = s.OpenGate(t, addr, "")
 	var err error
 	ctx := context.WithoutCancel(t.Context())
@@ -168,7 +170,7 @@ func New(t testing.TB, opts ...Options) *System {
 	return s
 }
 
-func (s *System) startSidecar(t testing.TB, log *slog.Logger) string {
+func (s *System) startSidecar(t testing.TB, log *slog.Logger, strict bool) string {
 	t.Helper()
 	var err error
 	if s.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
@@ -195,7 +197,7 @@ func (s *System) startSidecar(t testing.TB, log *slog.Logger) string {
 	engine := Policy(t)
 	s.Service, err = sidecar.New(sidecar.Config{
 		Verifier: verifier, Policy: func() *policy.Engine { return engine }, Minter: token.NewMinter(ContextKey, time.Now), Attester: token.NewAttester([]token.ContextKey{ContextKey}),
-		State: filepath.Join(t.TempDir(), "state.jsonl"), Services: services, Log: log, Now: time.Now,
+		State: filepath.Join(t.TempDir(), "state.jsonl"), Services: services, StrictReads: strict, Log: log, Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -63,7 +63,7 @@ func activityShowsNoContext(t *testing.T, w *world) {
 	signed := clinician("north", "north-1").signed(t)
 	done := make(chan error, 2)
 	go func() {
-		_, err := db.Patient(t.Context(), signed, "north-1")
+		_, err := db.Patient(t.Context(), signed, "", "north-1")
 		done <- err
 	}()
 	go func() {
@@ -132,13 +132,13 @@ func contextLeftBehind(t *testing.T, w *world) {
 		nobody(t)
 	})
 	t.Run("after a read", func(t *testing.T) {
-		if _, err := db.Patient(t.Context(), signed, "north-1"); err != nil {
+		if _, err := db.Patient(t.Context(), signed, "", "north-1"); err != nil {
 			t.Fatal(err)
 		}
 		nobody(t)
 	})
 	t.Run("after a read that was refused", func(t *testing.T) {
-		if _, err := db.Patient(t.Context(), "x", "north-1"); !postgres.Refused(err) {
+		if _, err := db.Patient(t.Context(), "x", "", "north-1"); !postgres.Refused(err) {
 			t.Fatalf("got %v, want a refusal", err)
 		}
 		nobody(t)

@@ -381,7 +381,7 @@ func (m *model) readTogether(t *testing.T, dbs *medtest.Databases, r *rand.Rand)
 				t.Error(err)
 				return
 			}
-			row, err := db.Patient(t.Context(), signed, med.PatientID(wanted))
+			row, err := db.Patient(t.Context(), signed, "", med.PatientID(wanted))
 			// The reading function is for one action and one patient; what else a
 			// context opens is read in a transaction.
 			if c.Action != "patient.read" || c.Service != "" {

@@ -28,19 +28,20 @@ type PatientRow struct {
 
 // Patient reads one patient's sealed row under a signed context. It reports
 // NotFound when row security shows no row, whatever the reason; Refused when
-// the context is not valid.
+// the context is not valid. A strict context shows a row only against its
+// ticket, an entry of the trail that is committed; ticket is empty for any other.
 //
 // Concurrent reads share a statement, medirecord.read_patients: each row is
 // read by the doors of its own context, but they share the round trip, the
 // snapshot and the executor's start, which is where the time of a single read
 // goes.
-func (db *DB) Patient(ctx context.Context, signed string, id med.PatientID) (*PatientRow, error) {
-	return db.reads.read(ctx, signed, id)
+func (db *DB) Patient(ctx context.Context, signed string, ticket med.EventID, id med.PatientID) (*PatientRow, error) {
+	return db.reads.read(ctx, signed, ticket, id)
 }
 
 const readPatients = `
 select n, patient, practice_id, version, dek_version, key_state, sealed, created_at, updated_at, deleted, self
-  from medirecord.read_patients($1::text[])`
+  from medirecord.read_patients($1::text[], $2::text[])`
 
 // maxShared bounds how many reads share a statement, and so how long the first
 // waits for the last.
@@ -48,6 +49,7 @@ const maxShared = 32
 
 type question struct {
 	signed string
+	ticket med.EventID // "" unless the context is strict
 	id     med.PatientID
 	valid  bool // the database took the context
 	row    *PatientRow
@@ -77,10 +79,10 @@ func (r *reader) close() {
 	r.group.Wait()
 }
 
-func (r *reader) read(ctx context.Context, signed string, id med.PatientID) (*PatientRow, error) {
+func (r *reader) read(ctx context.Context, signed string, ticket med.EventID, id med.PatientID) (*PatientRow, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.db.deadline)
 	defer cancel()
-	q := &question{signed: signed, id: id, done: make(chan struct{})}
+	q := &question{signed: signed, ticket: ticket, id: id, done: make(chan struct{})}
 	select {
 	case r.in <- q:
 	default:
@@ -143,11 +145,8 @@ func (r *reader) query(batch []*question) error {
 	// cancel the statement of the others.
 	ctx, cancel := context.WithTimeout(context.Background(), r.db.deadline) //nolint:forbidigo // see above
 	defer cancel()
-	contexts := make([]string, len(batch))
-	for i, q := range batch {
-		contexts[i] = q.signed
-	}
-	rows, err := r.db.pool.Query(ctx, readPatients, contexts)
+	contexts, tickets := asked(batch)
+	rows, err := r.db.pool.Query(ctx, readPatients, contexts, tickets)
 	if err != nil {
 		return err
 	}
@@ -158,6 +157,22 @@ func (r *reader) query(batch []*question) error {
 		}
 	}
 	return rows.Err()
+}
+
+// asked returns the batch's contexts and, place by place, their tickets; nil
+// when there are none: then the database does not look for any.
+func asked(batch []*question) (contexts, tickets []string) {
+	contexts = make([]string, len(batch))
+	for i, q := range batch {
+		contexts[i] = q.signed
+		if q.ticket != "" {
+			if tickets == nil {
+				tickets = make([]string, len(batch))
+			}
+			tickets[i] = string(q.ticket)
+		}
+	}
+	return contexts, tickets
 }
 
 // scanPatient gives a row to the question whose context it was read under.

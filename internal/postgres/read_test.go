@@ -54,7 +54,7 @@ func gather(t *testing.T, w *world, db *postgres.DB, asked *atomic.Int32, many i
 	medtest.Exec(t, blocker, `lock table medirecord.patient in access exclusive mode`)
 	first := make(chan error, 1)
 	signed := clinician("north", "north-1").signed(t)
-	go func() { _, err := db.Patient(t.Context(), signed, "north-1"); first <- err }()
+	go func() { _, err := db.Patient(t.Context(), signed, "", "north-1"); first <- err }()
 	eventually(t, "the reader to wait", func() bool {
 		select {
 		case err := <-first:
@@ -99,7 +99,7 @@ func sharedReads(t *testing.T, w *world) {
 				}
 				group.Go(func() {
 					asked.Add(1)
-					row, err := db.Patient(t.Context(), signed, "north-1")
+					row, err := db.Patient(t.Context(), signed, "", "north-1")
 					switch {
 					case bad && (!postgres.Refused(err) || row != nil):
 						t.Errorf("question %d: got %v and error %v, want a refusal", i, row, err)
@@ -126,11 +126,11 @@ func sharedReads(t *testing.T, w *world) {
 				group.Go(func() {
 					asked.Add(1)
 					if i%4 == 0 {
-						_, err := db.Patient(ctx, signed, "north-1")
+						_, err := db.Patient(ctx, signed, "", "north-1")
 						gone <- err
 						return
 					}
-					if _, err := db.Patient(t.Context(), signed, "north-1"); err != nil {
+					if _, err := db.Patient(t.Context(), signed, "", "north-1"); err != nil {
 						t.Errorf("question %d: got %v, want the row", i, err)
 					}
 				})
@@ -144,7 +144,7 @@ func sharedReads(t *testing.T, w *world) {
 			}
 		})
 		group.Wait()
-		if _, err := db.Patient(t.Context(), clinician("north", "north-1").signed(t), "north-1"); err != nil {
+		if _, err := db.Patient(t.Context(), clinician("north", "north-1").signed(t), "", "north-1"); err != nil {
 			t.Errorf("afterwards: got %v", err)
 		}
 	})
@@ -157,9 +157,9 @@ func sharedReads(t *testing.T, w *world) {
 		ctx, hangUp := context.WithCancel(t.Context())
 		first, second := make(chan error, 1), make(chan error, 1)
 		a, b := clinician("north", "north-1").signed(t), clinician("north", "north-1").signed(t)
-		go func() { _, err := db.Patient(ctx, a, "north-1"); first <- err }()
+		go func() { _, err := db.Patient(ctx, a, "", "north-1"); first <- err }()
 		eventually(t, "the statement to wait", func() bool { return waiting(t, w.super) == 1 })
-		go func() { _, err := db.Patient(t.Context(), b, "north-1"); second <- err }()
+		go func() { _, err := db.Patient(t.Context(), b, "", "north-1"); second <- err }()
 		hangUp()
 		if err := <-first; med.KindOf(err) != med.DatabaseUnavailable {
 			t.Errorf("got %v, want database-unavailable", err)
@@ -182,7 +182,7 @@ func sharedReads(t *testing.T, w *world) {
 		gather(t, w, db, &asked, many, func() {
 			for range many {
 				group.Go(func() {
-					_, err := db.Patient(t.Context(), signed, "north-1")
+					_, err := db.Patient(t.Context(), signed, "", "north-1")
 					switch {
 					case err == nil:
 						fine.Add(1)
@@ -208,7 +208,7 @@ func sharedReads(t *testing.T, w *world) {
 func idsThatNobodyHas(t *testing.T, w *world) {
 	db := open(t, w.db, postgres.Config{})
 	for _, id := range []med.PatientID{"nobody", "", "%", "north-2", "south-1", "north-gone", "' or true --"} {
-		row, err := db.Patient(t.Context(), clinician("north", "north-1").signed(t), id)
+		row, err := db.Patient(t.Context(), clinician("north", "north-1").signed(t), "", id)
 		if med.KindOf(err) != med.NotFound || row != nil {
 			t.Errorf("%q: got %v and error %v, want not found", id, row, err)
 		}
@@ -216,10 +216,10 @@ func idsThatNobodyHas(t *testing.T, w *world) {
 	t.Run("an id that is no text is an error of its own", func(t *testing.T) {
 		other := make(chan error, 1)
 		go func() {
-			_, err := db.Patient(t.Context(), clinician("north", "north-1").signed(t), "north-1")
+			_, err := db.Patient(t.Context(), clinician("north", "north-1").signed(t), "", "north-1")
 			other <- err
 		}()
-		if row, err := db.Patient(t.Context(), clinician("north", "north-1").signed(t), "north-1\x00"); err == nil || row != nil {
+		if row, err := db.Patient(t.Context(), clinician("north", "north-1").signed(t), "", "north-1\x00"); err == nil || row != nil {
 			t.Errorf("got %v, want an error", row)
 		}
 		if err := <-other; err != nil {
@@ -242,7 +242,7 @@ func killedConnections(t *testing.T, w *world) {
 				default:
 				}
 				signed := clinician("north", "north-1").signed(t)
-				_, err := db.Patient(t.Context(), signed, "north-1")
+				_, err := db.Patient(t.Context(), signed, "", "north-1")
 				if err == nil {
 					err = db.InTx(t.Context(), signed, func(tx pgx.Tx) error { _, err := db.Q.PracticeOf(t.Context(), tx, "north-1"); return err })
 				}
@@ -278,7 +278,7 @@ func closedDatabase(t *testing.T, w *world) {
 	for range 50 {
 		group.Go(func() {
 			for {
-				_, err := db.Patient(t.Context(), signed, "north-1")
+				_, err := db.Patient(t.Context(), signed, "", "north-1")
 				asked.Add(1)
 				if med.KindOf(err) == med.DatabaseUnavailable {
 					return
@@ -331,7 +331,7 @@ func TestADatabaseThatHangsIsUnavailableInTime(t *testing.T) {
 	t.Cleanup(app.Close)
 	ask := map[string]func() error{
 		"a read": func() error {
-			_, err := app.Patient(t.Context(), clinician("north", "north-1").signed(t), "north-1")
+			_, err := app.Patient(t.Context(), clinician("north", "north-1").signed(t), "", "north-1")
 			return err
 		},
 		"a transaction": func() error {

@@ -214,6 +214,12 @@ func (w *world) session(t testing.TB, role string) *session {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return listening(t, cfg)
+}
+
+// listening connects, and keeps what the server says.
+func listening(t testing.TB, cfg *pgx.ConnConfig) *session {
+	t.Helper()
 	said := &strings.Builder{}
 	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { writeError(said, (*pgconn.PgError)(n)) }
 	conn, err := pgx.ConnectConfig(t.Context(), cfg)

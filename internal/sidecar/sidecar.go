@@ -47,8 +47,11 @@ type Config struct {
 	// GrantFor is how long a break-glass grant lasts; 0 means 60 minutes. It
 	// is at most 4 hours.
 	GrantFor time.Duration
-	Log      *slog.Logger
-	Now      func() time.Time
+	// StrictReads makes the context of every read strict, and not only those of
+	// broken glass and of exports.
+	StrictReads bool
+	Log         *slog.Logger
+	Now         func() time.Time
 }
 
 // Times of rules.md sections 4 and 6.

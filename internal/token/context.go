@@ -29,11 +29,14 @@ type Context struct {
 	Grant        string `json:"grant,omitempty"`     // id of the break-glass grant
 	GrantExpires int64  `json:"grant_exp,omitempty"` // Unix milliseconds
 	Admin        bool   `json:"admin,omitempty"`     // the role admin, with MFA in force
-	MaxRows      int    `json:"max_rows,omitempty"`
-	Service      string `json:"svc,omitempty"` // of unattended work
-	Session      string `json:"sid,omitempty"`
-	Nonce        string `json:"nonce"` // set by Mint
-	Expires      int64  `json:"exp"`   // set by Mint; Unix milliseconds
+	// Strict: the database gives a row only against a ticket, an entry about this
+	// context that another transaction has committed.
+	Strict  bool   `json:"strict,omitempty"`
+	MaxRows int    `json:"max_rows,omitempty"`
+	Service string `json:"svc,omitempty"` // of unattended work
+	Session string `json:"sid,omitempty"`
+	Nonce   string `json:"nonce"` // set by Mint
+	Expires int64  `json:"exp"`   // set by Mint; Unix milliseconds
 }
 
 const (
@@ -151,6 +154,9 @@ func (c *Context) appendTo(b []byte) ([]byte, bool) {
 	number("grant_exp", c.GrantExpires)
 	if c.Admin {
 		b = append(b, `"admin":true,`...)
+	}
+	if c.Strict {
+		b = append(b, `"strict":true,`...)
 	}
 	number("max_rows", int64(c.MaxRows))
 	text("svc", c.Service, false)

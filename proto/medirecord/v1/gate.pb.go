@@ -852,6 +852,7 @@ type Ruling struct {
 	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`                                                         // Unix seconds
 	Grant         *Grant                 `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`                                                                                   // set when the access is break-glass
 	Revision      string                 `protobuf:"bytes,7,opt,name=revision,proto3" json:"revision,omitempty"`                                                                             // of the policy
+	Strict        bool                   `protobuf:"varint,8,opt,name=strict,proto3" json:"strict,omitempty"`                                                                                // the context opens a patient's rows only against a ticket of the trail
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -933,6 +934,13 @@ func (x *Ruling) GetRevision() string {
 		return x.Revision
 	}
 	return ""
+}
+
+func (x *Ruling) GetStrict() bool {
+	if x != nil {
+		return x.Strict
+	}
+	return false
 }
 
 type Decision struct {
@@ -1615,7 +1623,7 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\vpractice_id\x18\x02 \x01(\tR\n" +
 	"practiceId\x12 \n" +
 	"\fon_behalf_of\x18\x03 \x01(\tR\n" +
-	"onBehalfOf\"\xcc\x02\n" +
+	"onBehalfOf\"\xe4\x02\n" +
 	"\x06Ruling\x12B\n" +
 	"\tdecisions\x18\x01 \x03(\v2$.medirecord.v1.Ruling.DecisionsEntryR\tdecisions\x12\x18\n" +
 	"\acontext\x18\x02 \x01(\tR\acontext\x12\x14\n" +
@@ -1624,7 +1632,8 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x05 \x01(\x03R\texpiresAt\x12*\n" +
 	"\x05grant\x18\x06 \x01(\v2\x14.medirecord.v1.GrantR\x05grant\x12\x1a\n" +
-	"\brevision\x18\a \x01(\tR\brevision\x1aU\n" +
+	"\brevision\x18\a \x01(\tR\brevision\x12\x16\n" +
+	"\x06strict\x18\b \x01(\bR\x06strict\x1aU\n" +
 	"\x0eDecisionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
 	"\x05value\x18\x02 \x01(\v2\x17.medirecord.v1.DecisionR\x05value:\x028\x01\"\xb6\x01\n" +
