@@ -43,6 +43,9 @@ func TestLoadConfig(t *testing.T) {
 		"an empty variable is not there": {env: []string{"CORESDK_SIDECAR_ADDR="}, file: "sidecar_addr: a:1\n", want: Config{SidecarAddr: "a:1"}},
 		"an empty file":                  {file: "\n# nothing\n", want: Config{}},
 		"the longest grant":              {env: []string{"MEDIRECORD_GRANT_MINUTES=240"}, want: Config{GrantMinutes: 240}},
+		"strict reads":                   {env: []string{"MEDIRECORD_STRICT_READS=true"}, want: Config{StrictReads: true}},
+		"strict reads in a file":         {file: "strict_reads: true\n", want: Config{StrictReads: true}},
+		"the environment takes it back":  {env: []string{"MEDIRECORD_STRICT_READS=false"}, file: "strict_reads: true\n", want: Config{}},
 		"a value with an equals sign":    {env: []string{"MEDIRECORD_DATABASE_URL=postgres://u@/d?host=/s"}, want: Config{DatabaseURL: "postgres://u@/d?host=/s"}},
 		"several issuers": {
 			file: "issuers:\n  - issuer: https://one\n    audience: a\n  - issuer: https://two\n    audience: b\n",
@@ -86,6 +89,8 @@ func TestLoadConfigRefuses(t *testing.T) {
 		"no number in the file":        {file: "grant_minutes: hunter2\n", want: "line 1: want a whole number"},
 		"a value like the message":     {file: "grant_minutes: 'x` into hunter2'\n", want: "line 1: want a whole number"},
 		"a list for a text":            {file: "listen: [hunter2]\n", want: "line 1: want a text"},
+		"neither true nor false":       {env: "MEDIRECORD_STRICT_READS=hunter2", want: "MEDIRECORD_STRICT_READS must be true or false"},
+		"the same in the file":         {file: "strict_reads: hunter2\n", want: "line 1: want true or false"},
 		"no duration":                  {env: "MEDIRECORD_KEY_CACHE=hunter2", want: "MEDIRECORD_KEY_CACHE must be a duration"},
 		"no duration in the file":      {file: "key_cache: hunter2\n", want: "line 1: want a duration"},
 		"a cache that never forgets":   {env: "MEDIRECORD_KEY_CACHE=-1s", want: "MEDIRECORD_KEY_CACHE must be a duration"},

@@ -398,7 +398,7 @@ func ticketsArePruned(t *testing.T, w *world) {
 // could give it a row. Whatever it has seen, an entry that names caller,
 // patient and context is in the trail for good.
 func takenOver(t *testing.T, w *world) {
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number
+	seed := uint64(time.Now().UnixNano())  //nolint:gosec // any number
 	dice := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a game
 	app, other, writer := w.session(t, "app"), w.session(t, "app"), w.session(t, "trail")
 	seen, games := 0, 300

@@ -181,7 +181,7 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 				slog.String("subject", c.Caller.Subject), slog.String("patient", string(patient)), slog.String("reason_code", ruling.Grant.GetReasonCode()))
 		}
 	}
-	claims.Strict = emergency || s.strict(q)
+	claims.Strict = s.strict(q, emergency)
 	ruling.Strict = claims.Strict
 	return s.mint(ctx, id, ruling, claims, q.GetEventId())
 }
@@ -194,9 +194,16 @@ func aboutThePractice(q *pb.May) bool {
 }
 
 // strict reports whether what is asked for is read against a ticket of the
-// trail only, without broken glass: an export always, whatever it is of.
-func (s *Service) strict(q *pb.May) bool {
-	return s.cfg.StrictReads || q.GetAction() == "export" || q.GetResourceType() == "export"
+// trail only: under broken glass and of an export always, else of a patient and
+// their records when it is configured so. The asker has no say in it.
+func (s *Service) strict(q *pb.May, emergency bool) bool {
+	switch {
+	case emergency, q.GetAction() == "export", q.GetResourceType() == "export":
+		return true
+	case q.GetResourceType() == "patient", q.GetResourceType() == "record":
+		return s.cfg.StrictReads
+	}
+	return false
 }
 
 // refusalOf is the refusal's code for a reason of the policy.

@@ -151,6 +151,41 @@ func TestContextsSayWhatTheTokenAndTheQuestionSay(t *testing.T) {
 	refusedWith(t, w.one(t, may("", "p-001")), "unauthenticated", "no_token")
 }
 
+// Whether a context is strict is the sidecar's to say, and the ruling tells.
+func TestStrictContexts(t *testing.T) {
+	t.Parallel()
+	lax, strict := start(t, options{}), start(t, options{strict: true})
+	ask := func(w *world, role med.Role, action, resource string) *pb.Question {
+		return &pb.Question{Ask: &pb.Question_May{May: &pb.May{Token: w.of(t, role), Action: action, ResourceType: resource, PatientId: "p-001"}}}
+	}
+	for _, tc := range []struct {
+		name           string
+		ask            func(*world) *pb.Question
+		always, strict bool // by default; with StrictReads
+	}{
+		{"a clinician reads", func(w *world) *pb.Question { return may(w.of(t, med.RoleClinician), "p-001") }, false, true},
+		{"a patient reads", func(w *world) *pb.Question {
+			return may(w.token(t, claims{"roles": []string{"patient"}, "patient_id": "p-001"}), "p-001")
+		}, false, true},
+		{"broken glass", func(w *world) *pb.Question { return emergency(w.er(t, claims{}), "p-001") }, true, true},
+		{"an admin reads the trail", func(w *world) *pb.Question { return ask(w, med.RoleAdmin, "read", "audit") }, false, false},
+		{"an export of a patient", func(w *world) *pb.Question { return ask(w, med.RoleClinician, "patient", "export") }, true, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			for w, want := range map[*world]bool{lax: tc.always, strict: tc.strict} {
+				r := w.one(t, tc.ask(w)).GetRuling()
+				if r.GetContext() == "" {
+					t.Fatalf("no context: %v", r)
+				}
+				if c := contextOf(t, w, r); c.Strict != want || r.GetStrict() != want {
+					t.Errorf("StrictReads %v: the context says %v, the ruling %v, want %v", w == strict, c.Strict, r.GetStrict(), want)
+				}
+			}
+		})
+	}
+}
+
 func TestServiceContextsAreForOneActionOnOnePractice(t *testing.T) {
 	t.Parallel()
 	w := start(t, options{})

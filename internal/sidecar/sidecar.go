@@ -47,8 +47,8 @@ type Config struct {
 	// GrantFor is how long a break-glass grant lasts; 0 means 60 minutes. It
 	// is at most 4 hours.
 	GrantFor time.Duration
-	// StrictReads makes the context of every read strict, and not only those of
-	// broken glass and of exports.
+	// StrictReads makes every context for a patient or a record strict, and not
+	// only those of broken glass and of exports.
 	StrictReads bool
 	Log         *slog.Logger
 	Now         func() time.Time

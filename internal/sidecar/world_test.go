@@ -75,6 +75,7 @@ type world struct {
 type options struct {
 	unsettled, patients int
 	grantFor            time.Duration
+	strict              bool
 	home                med.PracticeID // the practice of tokens without one, while it is the only one
 	engine              func() *policy.Engine
 }
@@ -159,7 +160,7 @@ func (w *world) open(t *testing.T) {
 	w.service, err = sidecar.New(sidecar.Config{
 		Verifier: verifier, Policy: engine, Minter: token.NewMinter(medtest.ContextKey, w.clock.Now), State: w.state,
 		Attester: token.NewAttester([]token.ContextKey{medtest.ContextKey}), Unsettled: w.unsettled, PatientsAnHour: w.patients,
-		Services: services, GrantFor: w.grantFor, Log: log, Now: w.clock.Now,
+		Services: services, GrantFor: w.grantFor, StrictReads: w.strict, Log: log, Now: w.clock.Now,
 	})
 	noError(t, err)
 	service.Store(w.service)

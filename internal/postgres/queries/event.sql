@@ -1,8 +1,16 @@
 -- name: PatientEvents :many
-select event_id, occurred_at, actor_subject, action, resource_type, resource_id, outcome, break_glass, detail
-  from audit.event
- where patient_id = @patient_id
- order by occurred_at desc, event_id desc
+-- A strict read leaves its ticket and its entry. The ticket is left out where the
+-- entry says that the patient was read; where that is not there, or says
+-- otherwise, the ticket is all that tells of a row that may have been seen.
+select e.event_id, e.occurred_at, e.actor_subject, e.action, e.resource_type, e.resource_id, e.outcome, e.break_glass, e.detail
+  from audit.event e
+ where e.patient_id = @patient_id
+   and (e.action <> 'read_ticket' or not exists (
+         select from audit.event p
+          where p.event_id = e.parent_id and p.occurred_at between e.occurred_at - interval '1 minute' and e.occurred_at
+            and p.outcome = 'success' and p.ctx_nonce = e.ctx_nonce and p.patient_id = e.patient_id
+            and p.actor_issuer = e.actor_issuer and p.actor_subject = e.actor_subject))
+ order by e.occurred_at desc, e.event_id desc
  limit @max_rows;
 
 -- name: MakePartitions :one

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
 --
--- Strict reads (rules.md sections 3 and 6, docs/decisions/0013): under a
+-- Strict reads (rules.md sections 3 and 6, docs/decisions/0011-strict-reads.md): under a
 -- context that says so, a row of a patient is given only against a ticket: an
 -- entry of the trail about this very context that another transaction has
 -- committed. So whoever has the API's passwords, and a live context, cannot
