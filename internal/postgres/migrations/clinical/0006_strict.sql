@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: Apache-2.0
 --
--- Strict reads (rules.md sections 3 and 6, docs/decisions/0011-strict-reads.md): under a
--- context that says so, a row of a patient is given only against a ticket: an
--- entry of the trail about this very context that another transaction has
--- committed. So whoever has the API's passwords, and a live context, cannot
--- read without leaving an entry, not even by BEGIN; INSERT; SELECT; ROLLBACK.
+-- Strict reads (rules.md sections 3 and 6; decision 0011): under a context that
+-- says so, a row of a patient is given only against a ticket: an entry of the
+-- trail about this very context that another transaction has committed. So
+-- whoever has the API's passwords, and a live context, cannot read without
+-- leaving an entry, not even by BEGIN; INSERT; SELECT; ROLLBACK.
 --
 -- The sidecar says it, in the signed context: who holds the passwords cannot
 -- take it out.
