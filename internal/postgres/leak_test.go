@@ -74,7 +74,7 @@ func activityShowsNoContext(t *testing.T, w *world) {
 	}()
 	spy := w.session(t, "app")
 	seen := func() (out []string) {
-		rows, _, err := spy.run(t.Context(), `select query from pg_stat_activity where pid <> pg_backend_pid()`)
+		rows, _, err := spy.run(t.Context(), `select query from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database()`)
 		if err != nil {
 			t.Error(err)
 		}

@@ -180,7 +180,7 @@ func (c *compromised) ask(t *testing.T, p med.PatientID, event med.EventID) *med
 // read reads the patient's sealed row, as the API could.
 func (c *compromised) read(t *testing.T, r *med.Ruling, p med.PatientID) {
 	t.Helper()
-	row, err := c.Postgres.Patient(t.Context(), r.Context, p)
+	row, err := c.Postgres.Patient(t.Context(), r.Context, "", p)
 	if err != nil || len(row.Sealed) == 0 {
 		t.Fatalf("the database gave no row: %v", err)
 	}
