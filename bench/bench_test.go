@@ -5,9 +5,13 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/medirecord/medirecord/internal/pglocal"
 )
 
 func TestWithoutARunTheBenchmarksAreListed(t *testing.T) {
@@ -16,7 +20,7 @@ func TestWithoutARunTheBenchmarksAreListed(t *testing.T) {
 	if err := run(t.Context(), nil, &out, &progress); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"audited-reads", "import", "read-patient", "append-audit", "decide"} {
+	for _, name := range []string{"audited-reads", "import", "read-patient", "append-audit", "trail_reading", "decide"} {
 		if !strings.Contains(out.String(), name+" ") {
 			t.Errorf("%s is not in the list:\n%s", name, out.String())
 		}
@@ -32,6 +36,7 @@ func TestMistakesAreSaid(t *testing.T) {
 		"an unknown benchmark": {[]string{"-run", "reads"}, `no benchmark "reads"; there are: audited-reads, import`},
 		"a stray word":         {[]string{"audited-reads"}, "named with -run"},
 		"no connections":       {[]string{"-run", "decide", "-conns", "0"}, "-conns must be 1 to 256"},
+		"no entries":           {[]string{"-run", "trail_reading", "-entries", "10"}, "-entries must be 1000"},
 		"no time":              {[]string{"-run", "decide", "-seconds", "0"}, "-seconds 1 to 3600"},
 		"an unknown option":    {[]string{"-fast"}, "not defined: -fast"},
 	} {
@@ -140,5 +145,29 @@ func TestQuantiles(t *testing.T) {
 	}
 	if got := quantile(nil, .5); got != 0 {
 		t.Errorf("got %d, want 0", got)
+	}
+}
+
+// A small trail is filled, read and appended to like a large one.
+func TestTrailReading(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a minute")
+	}
+	t.Parallel()
+	var out, progress bytes.Buffer
+	if err := run(t.Context(), []string{"-run", "trail_reading", "-entries", "3000", "-seconds", "1", "-rounds", "1", "-json"}, &out, &progress); err != nil {
+		if errors.Is(err, pglocal.ErrNoPostgres) && os.Getenv("CI") == "" {
+			t.Skip(err)
+		}
+		t.Fatal(err, progress.String())
+	}
+	var got jsonLine
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"accesses_300_ms_p99", "accesses_3k_ms_p99", "day_3k_ms_p99", "practice_3k_ms_p99", "practice_3k_pages", "append_with_per_second"} {
+		if got.Figures[name] <= 0 {
+			t.Errorf("%s was not measured: %v", name, got.Figures)
+		}
 	}
 }

@@ -32,6 +32,7 @@ var all = []benchmark{
 	{"import", "medirecord import of ../shared/data/dev, twice", importing},
 	{"read-patient", "the door in this process: gate, row security, decryption, durable entry", readPatient},
 	{"append-audit", "trail.Append: 32 callers sharing commits against a commit for each entry", appendAudit},
+	{"trail_reading", "a patient's last 100 accesses and a user's day, at a tenth of -entries and at all", trailReading},
 	{"decide", "one policy decision, one token verified, one context signed and verified", decide},
 }
 
@@ -47,6 +48,7 @@ type options struct {
 	conns, rounds int
 	seconds       int
 	sample        int
+	entries       int
 	data          string
 	binary        string
 	profile       bool
@@ -77,6 +79,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	flags.IntVar(&o.rounds, "rounds", 3, "rounds; what is compared is interleaved in each")
 	flags.IntVar(&o.seconds, "seconds", 8, "how long each measurement lasts")
 	flags.IntVar(&o.sample, "sample", 1000, "sample patients of audited-reads and read-patient")
+	flags.IntVar(&o.entries, "entries", 10_000_000, "entries of trail_reading")
 	flags.StringVar(&o.data, "data", "../shared/data/dev", "what import imports")
 	flags.StringVar(&o.binary, "binary", "", "measure this medirecord instead of building one")
 	flags.BoolVar(&o.profile, "profile", false, "audited-reads: one round more under perf, to say where the time goes")
@@ -89,6 +92,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	}
 	if o.conns < 1 || o.conns > maxConns || o.rounds < 1 || o.rounds > 100 || o.seconds < 1 || o.seconds > 3600 || o.sample < 2 || o.sample > 100_000 {
 		return fmt.Errorf("-conns must be 1 to %d, -rounds 1 to 100, -seconds 1 to 3600, -sample 2 to 100000", maxConns)
+	}
+	if o.entries < 1000 || o.entries > 100_000_000 {
+		return errEntries
 	}
 	if *name == "" {
 		return list(out)
