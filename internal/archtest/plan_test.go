@@ -21,7 +21,7 @@ var floors = []struct{ name, packages string }{
 	{"sqlc output", `internal/postgres/pgdb internal/keystore/keydb`},
 	{"stores", `internal/gate internal/keystore internal/postgres internal/trail coresdk/ginsdk`},
 	{"door", `internal/auth internal/chart internal/watch`},
-	{"rooms", `internal/httpapi internal/intake internal/jobs internal/sidecar internal/witness`},
+	{"rooms", `internal/httpapi internal/intake internal/jobs internal/sidecar internal/stream internal/witness`},
 	{"roof", `internal/app`},
 	{"street", `cmd/medirecord examples/ginservice`},
 	{"beside", `internal/medtest coresdk/coresdktest bench bench/load`}, // tests and measurements: nobody imports them, they import what they like
@@ -45,7 +45,7 @@ var only = map[string]string{
 	"internal/postgres/pgdb":  `internal/postgres internal/chart internal/watch`,
 	"internal/keystore":       `internal/chart internal/app internal/jobs`,
 	"internal/keystore/keydb": `internal/keystore`,
-	"internal/trail":          `internal/auth internal/chart internal/watch internal/app`,
+	"internal/trail":          `internal/auth internal/chart internal/watch internal/app internal/stream`,
 	"internal/gate":           `internal/auth internal/chart internal/watch internal/app internal/jobs`,
 	"internal/envelope":       `internal/chart internal/keystore internal/app`, // app opens the keeper
 	// What serves patients links decisions, not the engine. app starts the
@@ -78,8 +78,8 @@ var homes = map[string]string{
 	"google.golang.org/protobuf":          `internal/gate internal/sidecar internal/siem proto/coresdk/v1 proto/medirecord/v1`,
 	"os": `coresdk internal/app internal/children internal/envelope internal/intake internal/pglocal internal/policy
 		internal/sidecar internal/trail cmd/medirecord examples/ginservice internal/witness`, // trail: the sealer's memory, outside the database; so no file is opened by med, audit, fhir, token, chart, ...
-	"net":          `coresdk internal/app internal/outbound internal/postgres internal/sidecar cmd/medirecord examples/ginservice`,
-	"net/http":     `internal/httpapi internal/outbound internal/app coresdk/ginsdk examples/ginservice internal/witness`,
+	"net":          `coresdk internal/app internal/stream internal/outbound internal/postgres internal/sidecar cmd/medirecord examples/ginservice`,
+	"net/http":     `internal/httpapi internal/outbound internal/app internal/stream coresdk/ginsdk examples/ginservice internal/witness`,
 	"os/exec":      `internal/children internal/pglocal`,
 	"unsafe":       `proto/coresdk/v1 proto/medirecord/v1`,
 	"math/rand/v2": `internal/app internal/intake`, // invented people; pauses between attempts

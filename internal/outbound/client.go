@@ -4,7 +4,8 @@
 // It speaks https only, follows no redirect, reads no proxy from the
 // environment, never reads more than a set number of bytes, never waits
 // longer than a set time, and never connects to an address inside our own
-// networks unless that range is listed. It sends no cookie and no credential.
+// networks unless that range is listed. It sends no cookie, and no credential
+// that its caller did not give it.
 package outbound
 
 import (
@@ -31,6 +32,8 @@ type Config struct {
 	Allow []netip.Prefix
 	// RootCAs replaces the system's certificate authorities.
 	RootCAs *x509.CertPool
+	// Certificate is ours, for servers that ask; read anew for each connection.
+	Certificate func() (*tls.Certificate, error)
 	// MaxBody is the largest answer in bytes; 0 means 1 MiB.
 	MaxBody int64
 	// ConnectTimeout bounds each of dialling and the TLS handshake; 0 means 2 s.
@@ -57,6 +60,7 @@ func (e *StatusError) Error() string { return fmt.Sprintf("status %d", e.Code) }
 type Client struct {
 	https   *http.Client
 	plain   *http.Client // only in dev, only loopback
+	dialer  *tls.Dialer
 	maxBody int64
 }
 
@@ -67,7 +71,9 @@ func New(cfg Config) *Client {
 	cfg.Timeout = positive(cfg.Timeout, 5*time.Second)
 
 	c := &Client{maxBody: cfg.MaxBody}
-	c.https = newHTTP(cfg, func(ip netip.Addr) bool { return allowed(cfg, ip) })
+	may := func(ip netip.Addr) bool { return allowed(cfg, ip) }
+	c.https = newHTTP(cfg, may)
+	c.dialer = &tls.Dialer{NetDialer: newDialer(cfg, may), Config: newTLS(cfg)}
 	if cfg.Dev {
 		c.plain = newHTTP(cfg, netip.Addr.IsLoopback)
 	}
@@ -81,8 +87,20 @@ func positive[T int64 | time.Duration](v, otherwise T) T {
 	return v
 }
 
+func newDialer(cfg Config, may func(netip.Addr) bool) *net.Dialer {
+	return &net.Dialer{Timeout: cfg.ConnectTimeout, Resolver: cfg.resolver, ControlContext: guard(may)}
+}
+
+func newTLS(cfg Config) *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs}
+	if cfg.Certificate != nil {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cfg.Certificate() }
+	}
+	return c
+}
+
 func newHTTP(cfg Config, may func(netip.Addr) bool) *http.Client {
-	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, Resolver: cfg.resolver, ControlContext: guard(may)}
+	dialer := newDialer(cfg, may)
 	return &http.Client{
 		Timeout: cfg.Timeout,
 		// A redirect would let the other server choose whom we call next.
@@ -90,7 +108,7 @@ func newHTTP(cfg Config, may func(netip.Addr) bool) *http.Client {
 		Transport: &http.Transport{
 			Proxy:                  nil, // the environment must not see or change what we fetch
 			DialContext:            dialer.DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs},
+			TLSClientConfig:        newTLS(cfg),
 			TLSHandshakeTimeout:    cfg.ConnectTimeout,
 			ResponseHeaderTimeout:  cfg.Timeout,
 			MaxResponseHeaderBytes: 64 << 10,
@@ -128,6 +146,7 @@ func (c *Client) Get(ctx context.Context, address string) ([]byte, error) {
 type Answer struct {
 	Status      int
 	ContentType string
+	RetryAfter  string // the header, as sent
 	Body        []byte
 }
 
@@ -168,7 +187,7 @@ func (c *Client) post(ctx context.Context, client *http.Client, u *url.URL, head
 	if err != nil {
 		return nil, err
 	}
-	return &Answer{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Body: said}, nil
+	return &Answer{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), RetryAfter: resp.Header.Get("Retry-After"), Body: said}, nil
 }
 
 // read returns the body, or ErrTooLarge.
@@ -213,6 +232,18 @@ func (c *Client) fetch(ctx context.Context, client *http.Client, u *url.URL) ([]
 		return nil, &StatusError{Code: resp.StatusCode}
 	}
 	return c.read(resp)
+}
+
+// Dial returns a TLS connection, its handshake done, to host:port, for
+// protocols that are not HTTP. It reports ErrAddress as Get does.
+func (c *Client) Dial(ctx context.Context, address string) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*c.dialer.NetDialer.Timeout)
+	defer cancel()
+	conn, err := c.dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", address, err)
+	}
+	return conn.(*tls.Conn), nil //nolint:errcheck,forcetypeassert // what a tls.Dialer dials
 }
 
 // Close drops the idle connections.

@@ -9,9 +9,9 @@ import (
 	"github.com/medirecord/medirecord/internal/audit"
 )
 
-// SyslogMessage is the longest message that receivers of RFC 5425 should take
-// (section 4.3.1), and that rsyslog takes as it comes.
-const SyslogMessage = 8192
+// SyslogMessage is the longest message that we send. Receivers should take 8192
+// bytes (RFC 5425, 4.3.1); rsyslog, as it comes, takes 8096 and cuts the rest.
+const SyslogMessage = 8000
 
 // Enterprise is the SD-ID of our structured data. 32473 is the number that
 // RFC 5612 sets aside for those who have none of their own.
@@ -26,8 +26,8 @@ const (
 	notice   = 5
 )
 
-// Syslog returns the event as one RFC 5424 message of at most 8192 bytes. Its
-// structured data carries the stable ids: event, epoch and leaf. The message
+// Syslog returns the event as one RFC 5424 message of at most SyslogMessage
+// bytes. Its structured data carries the stable ids: event, epoch and leaf. The message
 // is ASCII whatever the entry holds, so that it needs no byte order mark, and
 // has no control character, so that no receiver can take it for two.
 func Syslog(src Source, f Format, e *Event) []byte {
