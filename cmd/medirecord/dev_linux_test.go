@@ -111,8 +111,8 @@ func devJSON(t *testing.T, s *devServer, patients int) {
 		return slices.Sorted(maps.Keys(m))
 	}
 	for _, c := range []struct{ got, want []string }{
-		{slices.Sorted(maps.Keys(all)), []string{"api", "database", "jwks", "ops", "patients", "pids", "practices", "sidecar", "tokens", "worker_ops"}},
-		{keys("pids"), []string{"api", "postgres", "sidecar", "worker"}},
+		{slices.Sorted(maps.Keys(all)), []string{"api", "database", "jwks", "ops", "patients", "pids", "practices", "sidecar", "tokens", "witness", "worker_ops"}},
+		{keys("pids"), []string{"api", "postgres", "sidecar", "witness", "worker"}},
 		{keys("database"), []string{"app_url", "auditor_url", "keystore_url", "name", "port", "socket", "superuser_url", "trail_url"}},
 		{keys("tokens"), []string{"admin", "break_glass", "clinician", "nurse", "officer", "patient"}},
 	} {

@@ -32,6 +32,7 @@ type cli struct {
 	Serve    serveCmd    `cmd:"" help:"Run the API."`
 	Sidecar  sidecarCmd  `cmd:"" help:"Run the sidecar: tokens, policy, signed contexts."`
 	Worker   workerCmd   `cmd:"" help:"Run unattended work."`
+	Witness  witnessCmd  `cmd:"" help:"Run a witness of logs: it cosigns what extends what it cosigned before."`
 	Migrate  migrateCmd  `cmd:"" help:"Bring both databases to this program's schema."`
 	Practice practiceCmd `cmd:"" help:"Add and list practices."`
 	Import   importCmd   `cmd:"" help:"Import FHIR R4 bundles and bulk NDJSON folders."`

@@ -54,7 +54,7 @@ type dev struct {
 }
 
 // Dev runs a whole MediRecord on this machine until the context ends: a
-// PostgreSQL of its own, the sidecar, the worker and the API as child
+// PostgreSQL of its own, the sidecar, a witness, the worker and the API as child
 // processes, and an issuer of tokens. Nothing it started outlives it, however
 // it ends. A part that dies stays dead and is reported: what the others do
 // without it is what there is to see.
@@ -83,7 +83,7 @@ func Dev(ctx context.Context, opt DevOptions) (err error) {
 		err = errors.Join(err, d.group.Stop(end))
 	}()
 	for _, step := range []func(context.Context) error{
-		d.startPostgres, d.configure, d.migrate, d.startIssuer, d.startSidecar, d.startWorker, d.seed, d.startAPI, d.publish,
+		d.startPostgres, d.configure, d.migrate, d.startIssuer, d.startSidecar, d.startWitness, d.startWorker, d.seed, d.startAPI, d.publish,
 	} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -195,7 +195,7 @@ func (d *dev) startIssuer(ctx context.Context) error {
 
 // start runs this program again as one of the parts and waits until it says
 // that it is ready; it returns the addresses it said.
-func (d *dev) start(ctx context.Context, part string, env map[string]string) (*children.Child, []string, error) {
+func (d *dev) start(ctx context.Context, part string, env map[string]string, args ...string) (*children.Child, []string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, nil, err
@@ -211,7 +211,7 @@ func (d *dev) start(ctx context.Context, part string, env map[string]string) (*c
 	}
 	slices.Sort(list)
 	child, err := d.group.Start(ctx, children.Spec{
-		Name: part, Path: self, Args: []string{part}, Env: list, Stdout: d.opt.Log, Stderr: d.opt.Log,
+		Name: part, Path: self, Args: append([]string{part}, args...), Env: list, Stdout: d.opt.Log, Stderr: d.opt.Log,
 		DeathSignal: syscall.SIGKILL, Grace: 15 * time.Second,
 	})
 	if err != nil {
@@ -263,16 +263,49 @@ func ipv6(ctx context.Context) bool {
 	return true
 }
 
-func (d *dev) startWorker(ctx context.Context) error {
-	if _, err := d.files.trailKey(); err != nil {
+// startWitness starts a witness of the trail's log, with a key and a memory of
+// its own, and writes the policy that asks for its cosignature. On one machine
+// it proves little; it shows how the parts go together.
+func (d *dev) startWitness(ctx context.Context) error {
+	logs, err := d.files.logKeys()
+	if err != nil {
 		return err
 	}
+	args := []string{
+		"--listen", "127.0.0.1:0", "--state", d.files.path("witness", "state"), "--key", d.files.path("witness", "key"),
+		"--new-key", "witness.dev.medirecord.example",
+	}
+	for _, vkey := range logs {
+		args = append(args, "--log", vkey)
+	}
+	child, said, err := d.start(ctx, "witness", map[string]string{"CORESDK_LOG_LEVEL": os.Getenv("CORESDK_LOG_LEVEL")}, args...)
+	if err != nil {
+		return err
+	}
+	d.info.Witness = "http://" + said[0]
+	d.info.PIDs["witness"] = child.PID()
+	return writeFile(d.files.trailPolicy(), devPolicy(logs, said[1], d.info.Witness))
+}
+
+// devPolicy is a policy of one log and one witness that must cosign.
+func devPolicy(logs []string, vkey, url string) []byte {
+	var b strings.Builder
+	b.WriteString("# Whose signatures make a checkpoint of this server's audit trail good (c2sp.org/tlog-policy).\n")
+	for _, l := range logs {
+		b.WriteString("log " + l + "\n")
+	}
+	b.WriteString("witness dev " + vkey + " " + url + "\nquorum dev\n")
+	return []byte(b.String())
+}
+
+func (d *dev) startWorker(ctx context.Context) error {
 	child, addrs, err := d.start(ctx, "worker", map[string]string{
 		"CORESDK_SIDECAR_ADDR": d.base.SidecarAddr, "MEDIRECORD_WORKER_DATABASE_URL": d.base.WorkerDatabaseURL,
 		"MEDIRECORD_KEYSTORE_DATABASE_URL": d.base.KeystoreDatabaseURL, "MEDIRECORD_KEY_KEEPER": d.base.KeyKeeper,
 		"MEDIRECORD_SERVICE_TOKEN_FILE": d.files.service("worker"), "CORESDK_LOG_LEVEL": os.Getenv("CORESDK_LOG_LEVEL"),
 		"MEDIRECORD_SEALER_DATABASE_URL": d.base.SealerDatabaseURL, "MEDIRECORD_TRAIL_ORIGIN": devTrailOrigin,
 		"MEDIRECORD_TRAIL_KEY_FILE": d.files.path("trail.key"), "MEDIRECORD_SEALER_STATE": d.files.path("sealer.json"),
+		"MEDIRECORD_TRAIL_POLICY":      d.files.trailPolicy(),
 		"MEDIRECORD_WORKER_OPS_LISTEN": "127.0.0.1:0",
 	})
 	if err == nil {
@@ -364,6 +397,7 @@ func (d *dev) greet() {
 	d.say("  API        %s   (contract: /openapi.json, page: /docs)", d.info.API)
 	d.say("  operations %s   (/healthz /readyz /metrics)", d.info.Ops)
 	d.say("  sidecar    %s", d.info.Sidecar)
+	d.say("  witness    %s   (policy: %s)", d.info.Witness, d.files.trailPolicy())
 	d.say("  everything else: %s", d.files.devJSON())
 	if len(d.info.Patients) == 0 {
 		d.say("\nNo patients yet: medirecord import --data %s --practice %s FILE|DIR…", d.files.dir, d.info.Practices[0])

@@ -21,6 +21,8 @@ import (
 	"syscall"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/medirecord/medirecord/internal/cosign"
 )
 
 // devFiles are the files of a development server under its folder. Every
@@ -37,7 +39,10 @@ func (d devFiles) contextKey() string { return d.path("sidecar", "context.key") 
 func (d devFiles) state() string      { return d.path("sidecar", "state.jsonl") }
 func (d devFiles) services() string   { return d.path("sidecar", "services") }
 func (d devFiles) issuerKey() string  { return d.path("issuer.key") }
-func (d devFiles) devJSON() string    { return d.path("dev.json") }
+
+// trailPolicy says whose signatures make a checkpoint of the trail good.
+func (d devFiles) trailPolicy() string { return d.path("trail-policy.txt") }
+func (d devFiles) devJSON() string     { return d.path("dev.json") }
 func (d devFiles) service(name string) string {
 	return d.path("services", name+".token")
 }
@@ -134,6 +139,22 @@ func (d devFiles) trailKey() (string, error) {
 	})
 }
 
+// logKeys returns the verifier keys of the log: one for each line of its key file.
+func (d devFiles) logKeys() (vkeys []string, err error) {
+	text, err := d.trailKey()
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range keyLines([]byte(text)) {
+		v, err := cosign.VerifierKey(line)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w: move it away to get a new one", d.path("trail.key"), err)
+		}
+		vkeys = append(vkeys, v)
+	}
+	return vkeys, nil
+}
+
 // signingKey returns the development issuer's key, made once.
 func (d devFiles) signingKey() (*ecdsa.PrivateKey, error) {
 	text, err := d.once(d.issuerKey(), func() (string, error) {
@@ -186,6 +207,7 @@ type DevInfo struct {
 	Ops       string         `json:"ops"`
 	Sidecar   string         `json:"sidecar"`
 	JWKS      string         `json:"jwks"`
+	Witness   string         `json:"witness"`
 	WorkerOps string         `json:"worker_ops"`
 	PIDs      map[string]int `json:"pids"`
 	Database  struct {

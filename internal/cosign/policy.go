@@ -5,6 +5,7 @@ package cosign
 import (
 	"bytes"
 	"cmp"
+	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -268,6 +269,22 @@ func parseVKey(vkey string) (v note.Verifier, kind byte, public string, err erro
 		return nil, 0, "", bad
 	}
 	return v, key[0], string(key[1:]), nil
+}
+
+// VerifierKey returns the verifier key of a log's signing key, as
+// golang.org/x/mod/sumdb/note writes both. Errors do not quote the key.
+func VerifierKey(skey string) (string, error) {
+	bad := errors.New("not a signing key: want PRIVATE+KEY+<name>+<id>+<base64> of an Ed25519 key")
+	s, err := note.NewSigner(skey)
+	if err != nil {
+		return "", bad
+	}
+	parts := strings.SplitN(skey, "+", 5) // base64 has plus signs too
+	key, err := base64.StdEncoding.DecodeString(parts[len(parts)-1])
+	if err != nil || len(key) != 1+ed25519.SeedSize || key[0] != algEd25519 {
+		return "", bad
+	}
+	return note.NewEd25519VerifierKey(s.Name(), ed25519.NewKeyFromSeed(key[1:]).Public().(ed25519.PublicKey))
 }
 
 func optionalURL(words []string) (string, error) {

@@ -271,6 +271,24 @@ func TestPolicyRefuses(t *testing.T) {
 	}
 }
 
+func TestVerifierKey(t *testing.T) {
+	t.Parallel()
+	for range 20 { // keys with and without plus signs in their base64
+		skey, vkey, err := note.GenerateKey(nil, origin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := VerifierKey(skey); err != nil || got != vkey {
+			t.Errorf("got %s, %v; want %s", got, err, vkey)
+		}
+	}
+	for _, bad := range []string{"", "PRIVATE+KEY+x+00000000+AAAA", "PRIVATE+KEY+secret"} {
+		if got, err := VerifierKey(bad); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: got %s, %v", bad, got, err)
+		}
+	}
+}
+
 // The specification asks for at least 32 logs, 32 witnesses and 32 groups.
 func TestPolicyOfSomeSize(t *testing.T) {
 	t.Parallel()

@@ -3,14 +3,14 @@
 package witness
 
 import (
-	"crypto/ed25519"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
 
 	cosignature "github.com/transparency-dev/formats/note"
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/medirecord/medirecord/internal/cosign"
 )
 
 // signer is a signing key with its verifier key.
@@ -49,14 +49,12 @@ func readKey(skey string) (signer, error) {
 	if err != nil {
 		return signer{}, bad
 	}
-	parts := strings.SplitN(skey, "+", 5) // base64 has plus signs too
-	key, err := base64.StdEncoding.DecodeString(parts[len(parts)-1])
-	if err != nil || len(key) != 1+ed25519.SeedSize {
+	vkey, err := cosign.VerifierKey(skey)
+	if err != nil {
 		return signer{}, bad
 	}
-	public := ed25519.NewKeyFromSeed(key[1:]).Public().(ed25519.PublicKey)
-	kind := []byte{4} // a timestamped cosignature, c2sp.org/signed-note
-	return signer{s, fmt.Sprintf("%s+%08x+%s", s.Name(), s.KeyHash(), base64.StdEncoding.EncodeToString(append(kind, public...)))}, nil
+	vkey, err = cosignature.VKeyToCosignatureV1(vkey)
+	return signer{s, vkey}, err
 }
 
 // newKey makes a signing key.
