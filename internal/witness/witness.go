@@ -284,7 +284,7 @@ func (w *Witness) cosign(ctx context.Context, l *watched, next *head) ([]byte, e
 	}
 	w.unhealthy.Store(false)
 	l.last = next
-	w.log.InfoContext(ctx, "cosigned", slog.String("origin", l.origin), slog.Int64("size", next.Size))
+	w.log.DebugContext(ctx, "cosigned", slog.String("origin", l.origin), slog.Int64("size", next.Size))
 	return lines, nil
 }
 
