@@ -188,7 +188,7 @@ insert into audit.checkpoint (epoch, size, note) values ($1, $2, $3) on conflict
 		return err
 	}
 	l.signed = size
-	l.s.stats.set(func(st *SealStats) { st.SignedAt = l.s.cfg.Now() })
+	l.s.stats.set(func(st *SealStats) { st.SignedAt, st.SignedSize = l.s.cfg.Now(), size })
 	l.s.offer(&head{l.epoch, size, text})
 	return nil
 }

@@ -79,7 +79,7 @@ type SealStats struct {
 	Batches, Failures            uint64
 	SealedAt, SignedAt           time.Time
 	CosignedAt, SunkAt           time.Time
-	CosignedSize                 int64
+	SignedSize, CosignedSize     int64
 	CosignFailures, SinkFailures uint64
 	Contradiction                bool // it refuses to go on: somebody rewrote history
 }
