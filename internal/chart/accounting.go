@@ -18,17 +18,16 @@ const maxAccounted = 10_000
 
 // ReadAccounting returns the accounting of the patient's disclosures by the
 // caller's practice (45 CFR 164.528): for the patient themselves, or for an
-// admin or officer. from and to may be no days: then it is the six years
-// before today. What an agency had suspended is left out for the patient, and
-// marked for the others. It outlives the patient's record: a deleted patient
+// admin or officer. What an agency had suspended is left out for the patient,
+// and of the copy that is made for them; for the others it is marked. It outlives the patient's record: a deleted patient
 // still has one.
 //
 // It reports Invalid for a longer period or one of too many disclosures, and
 // Forbidden, MFARequired and NotFound as ReadAccessLog does.
-func (s *Service) ReadAccounting(ctx context.Context, c med.Caller, id med.PatientID, from, to med.Day) (*med.Accounting, error) {
+func (s *Service) ReadAccounting(ctx context.Context, c med.Caller, id med.PatientID, ask med.AccountingAsk) (*med.Accounting, error) {
 	var out *med.Accounting
 	err := s.through(ctx, &c, "read_disclosures", id, func(in *entered) (err error) {
-		out, err = s.readAccounting(ctx, in, id, from, to)
+		out, err = s.readAccounting(ctx, in, id, ask)
 		return err
 	})
 	if err != nil {
@@ -37,12 +36,12 @@ func (s *Service) ReadAccounting(ctx context.Context, c med.Caller, id med.Patie
 	return out, nil
 }
 
-func (s *Service) readAccounting(ctx context.Context, in *entered, id med.PatientID, from, to med.Day) (*med.Accounting, error) {
+func (s *Service) readAccounting(ctx context.Context, in *entered, id med.PatientID, ask med.AccountingAsk) (*med.Accounting, error) {
 	if err := s.mayDisclose(ctx, in, id, "read"); err != nil {
 		return nil, err
 	}
 	today := med.DayOf(s.now())
-	window, err := med.AccountingWindow(from, to, today)
+	window, err := med.AccountingWindow(ask.From, ask.To, today)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +59,7 @@ func (s *Service) readAccounting(ctx context.Context, in *entered, id med.Patien
 	}
 	out := &med.Accounting{
 		Patient: id, Practice: in.caller.Practice, Name: name, Window: window, Made: today,
-		ForPatient: in.relationTo(id) == med.RelationSelf, Event: in.entry.ID,
+		ForPatient: ask.ForPatient || in.relationTo(id) == med.RelationSelf, Event: in.entry.ID,
 	}
 	out.Lines = med.Account(all, window, today, out.ForPatient)
 	in.entry.PatientPractice = in.caller.Practice

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,8 +20,9 @@ import (
 )
 
 // RecordDisclosure writes down that data of the patient was disclosed, in one
-// transaction with its entry, and returns the disclosure with its id. Of what
-// it is given, ID, Version, Event and RecordedAt do not count. With a
+// transaction with its entry, and returns the disclosure with its id. The ID it
+// is given is kept: who tries once more with the same one gets Conflict, and
+// has not recorded it twice. Version, Event and RecordedAt do not count. With a
 // suspension it takes an admin or officer. It reports Invalid for one that
 // would leave its accounting incomplete, Forbidden, MFARequired, and NotFound
 // for an id nobody has.
@@ -35,7 +37,14 @@ func (s *Service) RecordDisclosure(ctx context.Context, c med.Caller, id med.Pat
 		if err := s.mayDisclose(ctx, in, id, action); err != nil {
 			return nil, err
 		}
-		d.ID, d.Version = med.DisclosureID(med.NewUUID(s.now())), 1
+		d.Version = 1
+		if d.ID == "" {
+			d.ID = med.DisclosureID(med.NewUUID(s.now()))
+		}
+		if !med.IsUUID(string(d.ID)) {
+			return nil, med.Invalid.New("").With(med.FieldError{Pointer: "/id", Reason: "not a UUID"})
+		}
+		d.ID = canonical(d.ID)
 		return &d, s.writeDisclosure(ctx, in, id, &d)
 	})
 }
@@ -135,7 +144,11 @@ func (s *Service) writeDisclosure(ctx context.Context, in *entered, id med.Patie
 		return appendTx(ctx, tx, in.entry)
 	})
 	if postgres.Duplicate(err) {
-		return med.Conflict.Because(err).Coded("amended_meanwhile")
+		code := "amended_meanwhile"
+		if d.Version == 1 {
+			code = "recorded_before"
+		}
+		return med.Conflict.Because(err).Coded(code)
 	}
 	in.written = err == nil
 	d.Event, d.RecordedAt = in.entry.ID, in.entry.OccurredAt
@@ -159,12 +172,19 @@ func (s *Service) ofThisPractice(ctx context.Context, tx pgx.Tx, in *entered, id
 	return nil
 }
 
+// canonical is the form of a UUID in which PostgreSQL gives it back: what is
+// sealed is bound to it.
+func canonical(id med.DisclosureID) med.DisclosureID {
+	return med.DisclosureID(strings.ToLower(string(id)))
+}
+
 // findDisclosure returns the last version of a disclosure of this patient. It
 // reports NotFound.
 func (s *Service) findDisclosure(ctx context.Context, in *entered, id med.PatientID, which med.DisclosureID) (*med.Disclosure, error) {
 	if !med.IsUUID(string(which)) {
 		return nil, med.NotFound.New("No such disclosure.")
 	}
+	which = canonical(which)
 	var row pgdb.DisclosureRow
 	err := s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) (err error) {
 		row, err = s.db.Q.Disclosure(ctx, tx, pgdb.DisclosureParams{ID: string(which), PracticeID: string(in.caller.Practice), PatientID: string(id)})

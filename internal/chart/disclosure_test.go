@@ -55,7 +55,7 @@ func (w *world) record(t *testing.T, tok string, id med.PatientID, d med.Disclos
 
 func (w *world) account(t *testing.T, tok string, id med.PatientID) *med.Accounting {
 	t.Helper()
-	a, err := w.Chart.ReadAccounting(t.Context(), w.Caller(t, tok), id, med.Day{}, med.Day{})
+	a, err := w.Chart.ReadAccounting(t.Context(), w.Caller(t, tok), id, med.AccountingAsk{})
 	noError(t, err)
 	return a
 }
@@ -178,7 +178,7 @@ func TestWhoAccountsForDisclosures(t *testing.T) {
 			c := w.Caller(t, tc.tok)
 			_, recorded := w.Chart.RecordDisclosure(t.Context(), c, tc.id, reported())
 			_, amended := w.Chart.AmendDisclosure(t.Context(), c, tc.id, d.ID, med.Amendment{InError: true})
-			a, read := w.Chart.ReadAccounting(t.Context(), c, tc.id, med.Day{}, med.Day{})
+			a, read := w.Chart.ReadAccounting(t.Context(), c, tc.id, med.AccountingAsk{})
 			for i, err := range []error{recorded, amended, read} {
 				if tc.code[i] == "" && err != nil || tc.code[i] != "" && (err == nil || med.CodeOf(err) != tc.code[i]) {
 					t.Errorf("call %d: got %v, want %q", i, err, tc.code[i])
@@ -349,7 +349,7 @@ func TestATamperedDisclosureIsNoticed(t *testing.T) {
 		if name == "another patient's" {
 			id = carolID
 		}
-		_, err := w.Chart.ReadAccounting(t.Context(), w.Caller(t, w.officer), id, med.Day{}, med.Day{})
+		_, err := w.Chart.ReadAccounting(t.Context(), w.Caller(t, w.officer), id, med.AccountingAsk{})
 		if med.CodeOf(err) != "integrity" {
 			t.Errorf("%s: got %v", name, err)
 		}
@@ -371,5 +371,81 @@ func TestNoDisclosureWithoutItsEntry(t *testing.T) {
 	}
 	if n := count(t, super, "medirecord.disclosure"); n != 0 {
 		t.Errorf("%d disclosures without their entry", n)
+	}
+}
+
+// The same over HTTP, as clients do it.
+func TestDisclosuresOverHTTP(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	at := "/api/v1/patients/" + string(w.alice) + "/disclosures"
+	yesterday := today().Plus(-1).Reveal()
+	const id = "018F0000-0000-7000-8000-0000000000D1" // a client's own, in capitals
+	body := `{"id":"` + id + `","recipient":{"name":"<script>alert(1)</script> Gendarmerie of Unterwalden"},"basis":"law_enforcement","request":"Warrant 4711-B in folder nine",` +
+		`"description":"Stool culture of the week before","disclosed_on":"` + yesterday + `"}`
+	suspension := `{"agency":"law_enforcement","official":"Inspector Wachtmeister","statement":"oral","stated_on":"` + today().Reveal() + `","until":"` + today().Plus(30).Reveal() + `"}`
+
+	got := w.Post(t, w.officer, at, body)
+	if got.Status != 201 || !strings.Contains(got.Body, `"data":{"id":"`+strings.ToLower(id)+`","version":1}`) || entryOf(t, w.System, got).Action != "disclose" {
+		t.Fatalf("got %d %s", got.Status, got.Body)
+	}
+	if again := w.Post(t, w.officer, at, body); again.Status != 409 || !strings.Contains(again.Body, `"code":"recorded_before"`) {
+		t.Errorf("once more: got %d %s", again.Status, again.Body)
+	}
+	if n := count(t, w.DB.Super(t), "medirecord.disclosure"); n != 1 {
+		t.Errorf("%d disclosures, want the one", n)
+	}
+	text := w.Get(t, w.herself, at+"/accounting")
+	if text.Status != 200 || text.Header.Get("Content-Type") != "text/html; charset=utf-8" || strings.Contains(text.Body, "<script") ||
+		!strings.Contains(text.Body, "&lt;script&gt;alert(1)&lt;/script&gt; Gendarmerie of Unterwalden") || entryOf(t, w.System, text).Action != "read_disclosures" {
+		t.Errorf("printed: got %d %s", text.Status, text.Body)
+	}
+	if got := w.Get(t, w.herself, at); !strings.Contains(got.Body, `"name":"\u003cscript\u003ealert(1)\u003c/script\u003e Gendarmerie of Unterwalden"`) {
+		t.Errorf("read: got %d %s", got.Status, got.Body)
+	}
+
+	for name, c := range map[string]struct {
+		tok, path, body string
+		status          int
+		part            string
+	}{
+		"a clinician's suspension":    {w.clinician, at, strings.Replace(body[:len(body)-1], id, "018f0000-0000-7000-8000-0000000000d2", 1) + `,"suspension":` + suspension + `}`, 403, `"code":"forbidden"`},
+		"a suspension of 31 days":     {w.officer, at + "/" + id + "/amendments", `{"suspension":` + strings.Replace(suspension, today().Plus(30).Reveal(), today().Plus(31).Reveal(), 1) + `}`, 422, `"pointer":"/suspension/until"`},
+		"an amendment of nothing":     {w.officer, at + "/" + id + "/amendments", `{}`, 422, `"code":"invalid"`},
+		"of no disclosure":            {w.officer, at + "/018f0000-0000-7000-8000-00000000ffff/amendments", `{"entered_in_error":true}`, 404, `"code":"not_found"`},
+		"of tomorrow":                 {w.officer, at, strings.Replace(strings.Replace(body, id, "018f0000-0000-7000-8000-0000000000d3", 1), yesterday, today().Plus(1).Reveal(), 1), 422, `"pointer":"/disclosed_on","reason":"in the future"`},
+		"another practice's officer":  {w.Of(t, med.RoleOfficer, medtest.South), at + "/" + id + "/amendments", `{"entered_in_error":true}`, 403, `"code":"other_practice"`},
+		"somebody without any token":  {"", at, body, 401, `"code":"unauthorized"`},
+		"a patient who would be told": {w.herself, at + "/" + id + "/amendments", `{"entered_in_error":true}`, 403, `"code":"forbidden"`},
+	} {
+		if got := w.Post(t, c.tok, c.path, c.body); got.Status != c.status || !strings.Contains(got.Body, c.part) {
+			t.Errorf("%s: got %d %s, want %d with %s", name, got.Status, got.Body, c.status, c.part)
+		}
+	}
+	if got := w.Get(t, w.officer, at+"?from="+today().YearsBack(6).Plus(-1).Reveal()); got.Status != 422 || !strings.Contains(got.Body, "more than six years ago") {
+		t.Errorf("seven years back: got %d %s", got.Status, got.Body)
+	}
+
+	if got := w.Post(t, w.officer, at+"/"+id+"/amendments", `{"suspension":`+suspension+`}`); got.Status != 201 || !strings.Contains(got.Body, `"version":2`) {
+		t.Fatalf("suspended: got %d %s", got.Status, got.Body)
+	}
+	for name, c := range map[string]struct {
+		tok, path string
+		told      bool
+	}{
+		"the patient": {w.herself, at, false}, "the patient, printed": {w.herself, at + "/accounting", false},
+		"an officer": {w.officer, at, true}, "an officer, printed for the patient": {w.officer, at + "/accounting", false},
+	} {
+		got := w.Get(t, c.tok, c.path)
+		if got.Status != 200 || strings.Contains(got.Body, "Gendarmerie") != c.told || strings.Contains(got.Body, "Wachtmeister") != c.told {
+			t.Errorf("%s: got %d %s", name, got.Status, got.Body)
+		}
+	}
+	accesses := w.Get(t, w.herself, "/api/v1/patients/"+string(w.alice)+"/accesses")
+	if accesses.Status != 200 || strings.Contains(strings.ToLower(accesses.Body), "suspen") ||
+		!strings.Contains(accesses.Body, "A privacy officer wrote in the list of disclosures of your record") ||
+		!strings.Contains(accesses.Body, "A privacy officer changed the list of disclosures of your record") ||
+		!strings.Contains(accesses.Body, "You looked at the list of disclosures of your own record") {
+		t.Errorf("the patient's accesses: got %d %s", accesses.Status, accesses.Body)
 	}
 }

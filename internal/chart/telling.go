@@ -84,18 +84,22 @@ func people(roles []med.Role) string {
 // deeds are what was done and what was tried, by the entry's action. WHOSE
 // becomes "your", or "the patient's".
 var deeds = map[string]struct{ did, tried string }{
-	"read":        {"looked at WHOSE record", "look at WHOSE record"},
-	"search":      {"found WHOSE record in a search", "search for WHOSE record"},
-	"lookup":      {"found WHOSE record in an emergency search", "search for WHOSE record in an emergency"},
-	"create":      {"made WHOSE record", "make WHOSE record"},
-	"update":      {"changed WHOSE record", "change WHOSE record"},
-	"delete":      {"deleted WHOSE record", "delete WHOSE record"},
-	"restore":     {"restored WHOSE record", "restore WHOSE record"},
-	"import":      {"added to WHOSE record from another system", "add to WHOSE record from another system"},
-	"export":      {"took a copy of WHOSE record", "take a copy of WHOSE record"},
-	"disclose":    {"noted that information from WHOSE record was given to somebody outside", "note that information from WHOSE record was given to somebody outside"},
-	"read_audit":  {"looked at the list of who used WHOSE record", "look at the list of who used WHOSE record"},
-	"break_glass": {"opened WHOSE record in an emergency, which a privacy officer reviews", "open WHOSE record in an emergency"},
+	"read":    {"looked at WHOSE record", "look at WHOSE record"},
+	"search":  {"found WHOSE record in a search", "search for WHOSE record"},
+	"lookup":  {"found WHOSE record in an emergency search", "search for WHOSE record in an emergency"},
+	"create":  {"made WHOSE record", "make WHOSE record"},
+	"update":  {"changed WHOSE record", "change WHOSE record"},
+	"delete":  {"deleted WHOSE record", "delete WHOSE record"},
+	"restore": {"restored WHOSE record", "restore WHOSE record"},
+	"import":  {"added to WHOSE record from another system", "add to WHOSE record from another system"},
+	"export":  {"took a copy of WHOSE record", "take a copy of WHOSE record"},
+	// Of a disclosure's suspension these tell nothing: what is recorded there is
+	// not all accounted for anyhow. 45 CFR 164.528(a)
+	"disclose":         {"wrote in the list of disclosures of WHOSE record", "write in the list of disclosures of WHOSE record"},
+	"amend_disclosure": {"changed the list of disclosures of WHOSE record", "change the list of disclosures of WHOSE record"},
+	"read_disclosures": {"looked at the list of disclosures of WHOSE record", "look at the list of disclosures of WHOSE record"},
+	"read_audit":       {"looked at the list of who used WHOSE record", "look at the list of who used WHOSE record"},
+	"break_glass":      {"opened WHOSE record in an emergency, which a privacy officer reviews", "open WHOSE record in an emergency"},
 }
 
 // sentence says what happened.

@@ -18,6 +18,7 @@ import (
 type operation struct {
 	id, method, path, tag, summary, doc string // method is GET unless it says otherwise
 	status                              int    // of a success, 200 unless it says otherwise
+	media                               string // of a success, application/json unless it says otherwise
 	errors                              []*med.ErrorKind
 }
 
@@ -105,6 +106,7 @@ func contract() *huma.OpenAPI {
 		Tags: []*huma.Tag{
 			{Name: "patients", Description: "Patients as the caller may see them."},
 			{Name: "audit", Description: "Who saw what, when, and why."},
+			{Name: "disclosures", Description: "To whom data of a patient was disclosed, 45 CFR 164.528."},
 		},
 		Components: &huma.Components{
 			Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
@@ -121,10 +123,14 @@ func (op operation) huma(maxBody int64) huma.Operation {
 	if op.method == "" {
 		op.method = http.MethodGet
 	}
+	var success map[string]*huma.Response
+	if op.media != "" {
+		success = map[string]*huma.Response{"200": {Content: map[string]*huma.MediaType{op.media: {Schema: &huma.Schema{Type: huma.TypeString}}}}}
+	}
 	return huma.Operation{
 		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, Description: op.doc, Tags: []string{op.tag},
 		Security: []map[string][]string{{"bearer": {}}},
-		Errors:   op.statuses(), MaxBodyBytes: maxBody, DefaultStatus: op.status,
+		Errors:   op.statuses(), MaxBodyBytes: maxBody, DefaultStatus: op.status, Responses: success,
 		Parameters: []*huma.Param{
 			{Name: headerReason, In: "header", Description: "Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.", Schema: &huma.Schema{Type: huma.TypeString}, Example: "Patient in ER, consent unreachable"},
 			{Name: headerPurpose, In: "header", Description: "Purpose of use, for the audit entry.", Schema: &huma.Schema{Type: huma.TypeString, Enum: anys(purposes)}},

@@ -56,8 +56,33 @@ type ward struct {
 	// trail is asked by both routes of the trail, for a user or for "".
 	trail    func(user string, q med.TrailQuery) (*med.TrailPage, error)
 	accesses func(id med.PatientID, p med.Page) (*med.AccessPage, error)
-	mu       sync.Mutex
-	asked    []med.Caller
+
+	// What is told and asked of disclosures.
+	recorded   med.Disclosure
+	amendment  med.Amendment
+	accounting *med.Accounting
+	accountAsk med.AccountingAsk
+
+	mu    sync.Mutex
+	asked []med.Caller
+}
+
+func (w *ward) RecordDisclosure(_ context.Context, c med.Caller, _ med.PatientID, d med.Disclosure) (*med.Disclosure, error) {
+	w.remember(c)
+	w.recorded = d
+	return &med.Disclosure{ID: "018f0000-0000-7000-8000-0000000000d1", Version: 1, Event: eventID}, nil
+}
+
+func (w *ward) AmendDisclosure(_ context.Context, c med.Caller, _ med.PatientID, which med.DisclosureID, change med.Amendment) (*med.Disclosure, error) {
+	w.remember(c)
+	w.amendment = change
+	return &med.Disclosure{ID: which, Version: 2, Event: eventID}, nil
+}
+
+func (w *ward) ReadAccounting(_ context.Context, c med.Caller, _ med.PatientID, ask med.AccountingAsk) (*med.Accounting, error) {
+	w.remember(c)
+	w.accountAsk = ask
+	return w.accounting, nil
 }
 
 func (w *ward) ReadPatient(ctx context.Context, c med.Caller, id med.PatientID, want ...med.Field) (*med.PatientView, error) {

@@ -52,6 +52,7 @@ func newRouter(s *Server) (router, error) {
 	s.auditRoutes(&r)
 	s.trailRoutes(&r)
 	s.accessRoutes(&r)
+	s.disclosureRoutes(&r)
 	return r, s.docsRoutes(&r)
 }
 

@@ -27,6 +27,9 @@ type Chart interface {
 	ReadTrail(ctx context.Context, c med.Caller, q med.TrailQuery) (*med.TrailPage, error)
 	ReadUserTrail(ctx context.Context, c med.Caller, user string, q med.TrailQuery) (*med.TrailPage, error)
 	ReadAccesses(ctx context.Context, c med.Caller, id med.PatientID, p med.Page) (*med.AccessPage, error)
+	RecordDisclosure(ctx context.Context, c med.Caller, id med.PatientID, d med.Disclosure) (*med.Disclosure, error)
+	AmendDisclosure(ctx context.Context, c med.Caller, id med.PatientID, which med.DisclosureID, change med.Amendment) (*med.Disclosure, error)
+	ReadAccounting(ctx context.Context, c med.Caller, id med.PatientID, ask med.AccountingAsk) (*med.Accounting, error)
 }
 
 // Config is what the room needs. Auth, Chart, Log, Now and Ready are required;
@@ -51,9 +54,10 @@ type Config struct {
 // Server answers the API's requests (ServeHTTP) and those of the operations
 // listener (Ops). It is safe for concurrent use.
 type Server struct {
-	cfg     Config
-	router  router
-	metrics metrics
+	cfg        Config
+	router     router
+	metrics    metrics
+	accounting sheet
 }
 
 // New returns the room. It reports an error when something required is missing
@@ -68,6 +72,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, metrics: m}
+	if s.accounting, err = newSheet("accounting.html", "accounting.css"); err != nil {
+		return nil, err
+	}
 	if s.router, err = newRouter(s); err != nil {
 		return nil, err
 	}

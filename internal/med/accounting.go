@@ -34,6 +34,13 @@ func AccountingWindow(from, to, today Day) (Window, error) {
 	return w, at.err("An accounting covers at most the six years before the day it is asked for (45 CFR 164.528).")
 }
 
+// AccountingAsk is how an accounting is asked for: of which period (AccountingWindow
+// says what no day means), and whether it is a copy for the patient.
+type AccountingAsk struct {
+	From, To   Day
+	ForPatient bool
+}
+
 // AccountedDisclosure is a line of an accounting: a disclosure, or all of the
 // period that went to one recipient for one purpose.
 type AccountedDisclosure struct {

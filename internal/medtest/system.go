@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -366,7 +367,18 @@ type Answer struct {
 // Get asks the API. Header pairs follow the path.
 func (s *System) Get(t testing.TB, tok, path string, header ...string) Answer {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.Server.URL+path, nil)
+	return s.ask(t, http.MethodGet, tok, path, nil, header...)
+}
+
+// Post sends JSON to the API. Header pairs follow the body.
+func (s *System) Post(t testing.TB, tok, path, body string, header ...string) Answer {
+	t.Helper()
+	return s.ask(t, http.MethodPost, tok, path, strings.NewReader(body), append([]string{"Content-Type", "application/json"}, header...)...)
+}
+
+func (s *System) ask(t testing.TB, method, tok, path string, body io.Reader, header ...string) Answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.Server.URL+path, body)
 	if err != nil {
 		t.Fatal(err)
 	}
