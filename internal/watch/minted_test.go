@@ -327,7 +327,7 @@ func TestACompromisedAPIIsSeen(t *testing.T) {
 		r := c.ask(t, alice, e.ID)
 		good := c.entry(alice, r)
 		good.Parent = e.ID
-		e.Actor.Subject = strings.Repeat("x", 1<<20)
+		e.Actor.Subject = strings.Repeat("x", 3<<10)
 		e.ContextNonce, e.ContextMAC = strings.Repeat("n", 1<<20), r.MAC
 		c.write(t, e)
 		c.write(t, good)
