@@ -97,6 +97,9 @@ type Config struct {
 	// of the trail that is committed already; broken glass and exports are so
 	// whatever it says.
 	StrictReads bool `env:"MEDIRECORD_STRICT_READS" yaml:"strict_reads"`
+	// PatientsAnHour is how many different patients one person may ask for within
+	// an hour before that is an alarm; -1 for no limit.
+	PatientsAnHour int `env:"MEDIRECORD_PATIENTS_AN_HOUR" yaml:"patients_an_hour"`
 	// OutboundAllow lists private ranges that fetches may reach.
 	OutboundAllow string `env:"MEDIRECORD_OUTBOUND_ALLOW" yaml:"outbound_allow"`
 
@@ -178,6 +181,8 @@ func (c *Config) checkRanges() error {
 	switch {
 	case c.GrantMinutes < 0 || c.GrantMinutes > 240:
 		return errors.New("MEDIRECORD_GRANT_MINUTES must be 1 to 240, or 0 for the usual 60")
+	case c.PatientsAnHour < -1:
+		return errors.New("MEDIRECORD_PATIENTS_AN_HOUR must be a number of patients, 0 for the usual 300, or -1 for no limit")
 	case c.KeyCache < 0:
 		return errors.New("MEDIRECORD_KEY_CACHE must be a duration such as 5m or 30s")
 	case c.LogLevel != "" && level.UnmarshalText([]byte(c.LogLevel)) != nil:

@@ -75,7 +75,8 @@ func Sidecar(ctx context.Context, cfg *Config, log *slog.Logger, ready func([]ne
 	defer verifier.Close()
 	s, err := sidecar.New(sidecar.Config{
 		Verifier: verifier, Policy: policies.Engine, Minter: token.NewMinter(keys[0], time.Now), Attester: token.NewAttester(keys), State: cfg.SidecarState,
-		Services: services, GrantFor: time.Duration(cfg.GrantMinutes) * time.Minute, StrictReads: cfg.StrictReads, Log: log, Now: time.Now,
+		Services: services, GrantFor: time.Duration(cfg.GrantMinutes) * time.Minute, StrictReads: cfg.StrictReads, PatientsAnHour: cfg.PatientsAnHour,
+		Log: log, Now: time.Now,
 	})
 	if err != nil {
 		return err

@@ -38,8 +38,8 @@ type worker struct {
 }
 
 // Worker runs unattended work until the context ends: the trail's partitions
-// ahead of time, the sweeping of keys that no patient came for, and the sealing
-// of the trail.
+// ahead of time, the sweeping of keys that no patient came for, the sealing of
+// the trail, and the watch over it.
 func Worker(ctx context.Context, cfg *Config, log *slog.Logger, ready func(ops string)) error {
 	relaxGC()
 	w := &worker{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
@@ -47,7 +47,7 @@ func Worker(ctx context.Context, cfg *Config, log *slog.Logger, ready func(ops s
 	if err := w.check(); err != nil {
 		return err
 	}
-	for _, open := range []func(context.Context) error{w.openKeeper, w.openGate, w.openJobs, w.openSealer} {
+	for _, open := range []func(context.Context) error{w.openKeeper, w.openGate, w.openJobs, w.openSealer, w.openWatch} {
 		if err := open(ctx); err != nil {
 			return err
 		}
@@ -65,12 +65,12 @@ func (w *worker) check() error {
 		return err
 	}
 	if err := w.cfg.need("the worker", "CORESDK_SIDECAR_ADDR", "MEDIRECORD_WORKER_DATABASE_URL", "MEDIRECORD_KEYSTORE_DATABASE_URL", "MEDIRECORD_KEY_KEEPER",
-		"MEDIRECORD_SEALER_DATABASE_URL", "MEDIRECORD_TRAIL_ORIGIN", "MEDIRECORD_TRAIL_KEY_FILE", "MEDIRECORD_SEALER_STATE"); err != nil {
+		"MEDIRECORD_SEALER_DATABASE_URL", "MEDIRECORD_AUDITOR_DATABASE_URL", "MEDIRECORD_TRAIL_ORIGIN", "MEDIRECORD_TRAIL_KEY_FILE", "MEDIRECORD_SEALER_STATE"); err != nil {
 		return err
 	}
 	for name, url := range map[string]string{
 		"MEDIRECORD_WORKER_DATABASE_URL": w.cfg.WorkerDatabaseURL, "MEDIRECORD_KEYSTORE_DATABASE_URL": w.cfg.KeystoreDatabaseURL,
-		"MEDIRECORD_SEALER_DATABASE_URL": w.cfg.SealerDatabaseURL,
+		"MEDIRECORD_SEALER_DATABASE_URL": w.cfg.SealerDatabaseURL, "MEDIRECORD_AUDITOR_DATABASE_URL": w.cfg.AuditorDatabaseURL,
 	} {
 		if err := postgres.CheckTransport(name, url, w.cfg.Dev()); err != nil {
 			return err

@@ -26,6 +26,8 @@ const (
 	kindExcess    kind = "excess"    // more patients within an hour than anybody's work needs
 )
 
+var kinds = []kind{kindMAC, kindUnentered, kindUnknown, kindLost, kindExcess}
+
 // meaning is what the log says of each kind.
 var meaning = map[kind]string{
 	kindMAC:       "entries of the trail are not of the contexts they name: the API frames somebody, or hides who it read",
@@ -113,7 +115,6 @@ func (m *Minted) record(ctx context.Context, flags []flag, also func(context.Con
 		return postgres.Unavailable(err)
 	}
 	if fresh > 0 {
-		m.flagged.Add(uint64(fresh))
 		m.alarm(ctx, flags)
 	}
 	return nil
@@ -141,6 +142,11 @@ func (m *Minted) alarm(ctx context.Context, flags []flag) {
 			first[f.kind] = f
 		}
 	}
+	m.mu.Lock()
+	for k, n := range count {
+		m.flagged[k] += uint64(n) //nolint:gosec // a count
+	}
+	m.mu.Unlock()
 	for k, n := range count {
 		f := first[k]
 		m.cfg.Log.ErrorContext(ctx, "ALERT flagged in the trail", slog.String("kind", string(k)), slog.String("meaning", meaning[k]), slog.Int("flags", n), slog.String("first_event", f.event),

@@ -38,12 +38,12 @@ type Minted struct {
 	mu      sync.Mutex
 	waiting waiting
 	noticed []flag // by the feed, not written down yet
+	flagged map[kind]uint64
 	life    string // of the sidecar that the feed is of
 	lost    uint64 // in that life, as far as noticed
 
 	at      cursor // only Once touches it
 	checked atomic.Uint64
-	flagged atomic.Uint64
 	behind  atomic.Int64 // entries sealed and not looked at
 	upToNow atomic.Int64 // Unix milliseconds of the last look that left none
 }
@@ -72,25 +72,30 @@ func NewMinted(cfg Config) (*Minted, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	m := &Minted{cfg: cfg, waiting: newWaiting()}
+	m := &Minted{cfg: cfg, waiting: newWaiting(), flagged: map[kind]uint64{}}
 	m.upToNow.Store(cfg.Now().UnixMilli())
 	return m, nil
 }
 
 // Stats are what metrics tell of the watch.
 type Stats struct {
-	Checked, Flagged uint64
-	Waiting          int           // contexts that no entry carries yet
-	Behind           int64         // entries sealed and not looked at yet
-	Lag              time.Duration // since the last look that left none
+	Checked uint64            // entries
+	Flagged map[string]uint64 // by kind
+	Waiting int               // contexts that no entry carries yet
+	Behind  int64             // entries sealed and not looked at yet
+	Lag     time.Duration     // since the last look that left none
 }
 
 // Stats returns them as of now.
 func (m *Minted) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	flagged := map[string]uint64{}
+	for _, k := range kinds {
+		flagged[string(k)] = m.flagged[k]
+	}
 	return Stats{
-		Checked: m.checked.Load(), Flagged: m.flagged.Load(), Waiting: len(m.waiting.open), Behind: m.behind.Load(),
+		Checked: m.checked.Load(), Flagged: flagged, Waiting: len(m.waiting.open), Behind: m.behind.Load(),
 		Lag: m.cfg.Now().Sub(time.UnixMilli(m.upToNow.Load())),
 	}
 }
