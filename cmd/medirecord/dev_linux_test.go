@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -54,6 +55,7 @@ func TestDevServer(t *testing.T) {
 	stage("dev --import", func(t *testing.T) { devImport(t, second, bundles) })
 	stage("practices", func(t *testing.T) { practices(t, first) })
 	stage("import", func(t *testing.T) { importing(t, first, bundles) })
+	stage("what was minted was entered, and the worker says so", func(t *testing.T) { watched(t, first) })
 	stage("a second server on the same folder is refused, a busy port too", func(t *testing.T) { refusedStarts(t, first) })
 	stage("migrating again changes nothing", func(t *testing.T) { migrateAgain(t, second) })
 	stage("the API does not start on what is unsafe", func(t *testing.T) { startUpRefusals(t, second) })
@@ -87,6 +89,29 @@ func TestDevServer(t *testing.T) {
 	stage("no file holds what is sealed", func(t *testing.T) {
 		filesHold(t, a, bundles, people, found)
 		filesHold(t, b, bundles, nil, nil)
+	})
+}
+
+// watched waits until the worker has found every context that was minted so far
+// in the trail, and checks that it flagged nothing.
+func watched(t *testing.T, s *devServer) {
+	eventually(t, time.Minute, "all that was minted was found entered", func() error {
+		a := ask(t.Context(), s.info.WorkerOps+"/metrics", "")
+		if a.err != nil {
+			return a.err
+		}
+		for _, line := range []string{
+			"medirecord_watch_waiting 0", "medirecord_watch_behind_entries 0",
+			`medirecord_watch_flags_total{kind="mac"} 0`, `medirecord_watch_flags_total{kind="unentered"} 0`, `medirecord_watch_flags_total{kind="unknown"} 0`,
+		} {
+			if !strings.Contains(string(a.body), line+"\n") {
+				return errors.New("not so: " + line)
+			}
+		}
+		if strings.Contains(string(a.body), "medirecord_watch_entries_total 0\n") {
+			return errors.New("nothing was looked at")
+		}
+		return nil
 	})
 }
 

@@ -53,6 +53,7 @@ func startUpRefusals(t *testing.T, s *devServer) {
 		{name: "the API's role may become the owner", env: []string{"MEDIRECORD_DATABASE_URL=" + s.as(t, "migrator")}, want: "database role medirecord_migrator owns or may become the owner"},
 		{name: "the worker's role may become the owner", part: "worker", env: []string{"MEDIRECORD_WORKER_DATABASE_URL=" + s.as(t, "migrator")}, want: "database role medirecord_migrator owns or may become the owner"},
 		{name: "the sealer's role is superuser", part: "worker", env: []string{"MEDIRECORD_SEALER_DATABASE_URL=" + s.info.Database.SuperuserURL}, want: "database role postgres is a superuser"},
+		{name: "the auditor's role is superuser", part: "worker", env: []string{"MEDIRECORD_AUDITOR_DATABASE_URL=" + s.info.Database.SuperuserURL}, want: "database role postgres is a superuser"},
 		{name: "a log without its keys", part: "worker", env: []string{"MEDIRECORD_TRAIL_KEY_FILE=none.key"}, want: "MEDIRECORD_TRAIL_KEY_FILE: "},
 		{
 			name: "a database restored into another cluster", want: "`medirecord audit epoch`",
@@ -113,7 +114,7 @@ func startUpRefusals(t *testing.T, s *devServer) {
 			if c.part == "worker" {
 				part = "worker"
 				env = append(env, "MEDIRECORD_WORKER_DATABASE_URL="+s.as(t, "worker"), "MEDIRECORD_SERVICE_TOKEN_FILE="+filepath.Join(s.data, "services", "worker.token"),
-					"MEDIRECORD_SEALER_DATABASE_URL="+s.as(t, "sealer"), "MEDIRECORD_TRAIL_ORIGIN=dev.medirecord.example/audit",
+					"MEDIRECORD_SEALER_DATABASE_URL="+s.as(t, "sealer"), "MEDIRECORD_AUDITOR_DATABASE_URL="+s.as(t, "auditor"), "MEDIRECORD_TRAIL_ORIGIN=dev.medirecord.example/audit",
 					"MEDIRECORD_TRAIL_KEY_FILE="+filepath.Join(s.data, "trail.key"), "MEDIRECORD_SEALER_STATE="+filepath.Join(t.TempDir(), "sealer.json"))
 			}
 			got := s.runWithin(t, 20*time.Second, append(env, c.env...), part) // if it starts it does not end
