@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -205,7 +207,40 @@ $$;
 reset role;
 drop table public.index_made`
 
-const fillStep = 250_000
+const (
+	fillStep = 100_000
+	fillers  = 4
+)
+
+// insert makes the entries, several steps at once.
+func (l *library) insert(ctx context.Context, sql string, from, to int) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	began := time.Now()
+	var next atomic.Int64
+	next.Store(int64(from))
+	var group sync.WaitGroup
+	for range fillers {
+		group.Go(func() {
+			conn, err := pgx.Connect(ctx, l.cluster.SuperuserURL(l.name))
+			if err != nil {
+				stop(err)
+				return
+			}
+			defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+			_, err = conn.Exec(ctx, `set synchronous_commit = off`)
+			for at := int(next.Add(fillStep)) - fillStep; at < to && err == nil; at = int(next.Add(fillStep)) - fillStep {
+				_, err = conn.Exec(ctx, sql, l.now, at, min(at+fillStep, to))
+				l.say("%d of %d entries, %s", min(at+fillStep, to), to, time.Since(began).Round(time.Second))
+			}
+			if err != nil {
+				stop(err)
+			}
+		})
+	}
+	group.Wait()
+	return context.Cause(ctx)
+}
 
 // fill makes the entries of these numbers.
 func (l *library) fill(ctx context.Context, from, to int) error {
@@ -219,14 +254,8 @@ func (l *library) fill(ctx context.Context, from, to int) error {
 	if _, err := conn.Exec(ctx, droppedIndexes); err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, `set synchronous_commit = off`); err != nil {
+	if err := l.insert(ctx, insert, from, to); err != nil {
 		return err
-	}
-	for at := from; at < to; at += fillStep {
-		if _, err := conn.Exec(ctx, insert, l.now, at, min(at+fillStep, to)); err != nil {
-			return err
-		}
-		l.say("%d of %d entries, %s", min(at+fillStep, to), to, time.Since(began).Round(time.Second))
 	}
 	for _, s := range []string{`grant select on public.index_made to medirecord_owner`, madeIndexes, `vacuum analyze audit.event`, `checkpoint`} {
 		if _, err := conn.Exec(ctx, s); err != nil {

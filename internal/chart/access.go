@@ -5,6 +5,7 @@ package chart
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -18,8 +19,8 @@ import (
 // ReadAccessLog returns the newest entries about a patient, at most limit, and
 // the id of the entry that this reading left. It is the guide's face of the
 // trail, for an admin with MFA; break-glass reasons are opened. It reports
-// Forbidden and MFARequired, and NotFound for an id that neither exists nor
-// has entries.
+// Forbidden, for the admin's own record too, MFARequired, and NotFound for an
+// id that neither exists nor has entries.
 func (s *Service) ReadAccessLog(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error) {
 	var out []med.AccessEvent
 	var event med.EventID
@@ -53,6 +54,9 @@ func (s *Service) readAccessLog(ctx context.Context, in *entered, id med.Patient
 	var practice string
 	patient := string(id)
 	err := s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) (err error) {
+		if err := s.notOwnRecord(ctx, tx, id); err != nil {
+			return err
+		}
 		if practice, err = s.db.Q.PracticeOf(ctx, tx, patient); err != nil {
 			return err
 		}
@@ -72,6 +76,20 @@ func (s *Service) readAccessLog(ctx context.Context, in *entered, id med.Patient
 	}
 	in.entry.Detail.Counts = map[string]int{"entries": len(rows)}
 	return s.accessEvents(ctx, in, rows)
+}
+
+// notOwnRecord reports Forbidden when the context, by its token or by a link,
+// is the patient's own: nobody reaches their own record but as its patient, and
+// the patient's view of the trail is ReadAccesses.
+func (s *Service) notOwnRecord(ctx context.Context, tx pgx.Tx, id med.PatientID) error {
+	scope, err := s.db.Q.TrailScope(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(scope, "patient|"+string(id)) {
+		return med.Forbidden.New("Who accessed your own record is under /api/v1/patients/{id}/accesses.").Coded("own_record")
+	}
+	return nil
 }
 
 func (s *Service) accessEvents(ctx context.Context, in *entered, rows []pgdb.PatientEventsRow) ([]med.AccessEvent, error) {

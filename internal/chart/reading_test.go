@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/medirecord/medirecord/internal/chart"
+	"github.com/medirecord/medirecord/internal/envelope"
+	"github.com/medirecord/medirecord/internal/keystore"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/medtest"
 )
@@ -120,15 +123,15 @@ func TestATrailRowSaysAll(t *testing.T) {
 		"traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	denied := s.Get(t, s.Of(t, med.RoleClinician, medtest.South), path(alice))
 	glass := s.Get(t, er(t, s), path(alice), "X-Break-Glass-Reason", reason)
-	s.Get(t, s.PatientOf(t, alice, medtest.North), path(alice))
+	own := s.Get(t, s.PatientOf(t, alice, medtest.North), path(alice))
 
 	answer := s.Get(t, s.Of(t, med.RoleOfficer, medtest.North), logs+"?patient="+string(alice))
 	p := parsed[trailPage](t, answer)
 	if p.Meta.Event != answer.Header.Get("Audit-Event-Id") || p.Meta.Request != answer.Header.Get("X-Request-Id") || p.Page.Limit != 50 || p.Page.Next != "" {
 		t.Errorf("meta %+v page %+v", p.Meta, p.Page)
 	}
-	if len(p.Data) != 6 { // import, read, denied, grant, read under it, the patient's own
-		t.Fatalf("%d entries, want 6: %s", len(p.Data), answer.Body)
+	if len(p.Data) != 7 { // import, read, denied, grant, its ticket, the read under both, the patient's own
+		t.Fatalf("%d entries, want 7: %s", len(p.Data), answer.Body)
 	}
 	found := 0
 	for i, e := range p.Data {
@@ -152,6 +155,11 @@ func TestATrailRowSaysAll(t *testing.T) {
 			if e.Revision == "" {
 				t.Error("the entry does not name the policy's revision")
 			}
+		case own.Header.Get("Audit-Event-Id"):
+			found++
+			if fmt.Sprint(e.Fields) != "{[name] [ssn dob] [diagnosis]}" || e.Actor.Subject != "patient-"+string(alice) {
+				t.Errorf("the patient's own reading reads %+v", e)
+			}
 		case denied.Header.Get("Audit-Event-Id"):
 			found++
 			if e.Outcome != "denied" || e.Code != "other_practice" || e.Actor.Practice != "south" || len(e.Fields.Clear)+len(e.Fields.Masked) != 0 {
@@ -170,13 +178,14 @@ func TestATrailRowSaysAll(t *testing.T) {
 			}
 		}
 	}
-	if found != 4 {
-		t.Errorf("%d of 4 entries are there", found)
+	if found != 5 {
+		t.Errorf("%d of 5 entries are there", found)
 	}
 	// The reading is itself an entry, about the practice and the patient.
-	own := entryOf(t, s, answer)
-	if own.Action != "read_audit" || own.Resource != "practice/north" || own.Patient != string(alice) || own.Detail.Counts["entries"] != 6 || own.Detail.Counts["patients"] != 1 {
-		t.Errorf("the reading's entry %+v", own)
+	reading := entryOf(t, s, answer)
+	if reading.Action != "read_audit" || reading.Resource != "practice/north" || reading.Patient != string(alice) ||
+		reading.Detail.Counts["entries"] != 7 || reading.Detail.Counts["patients"] != 1 {
+		t.Errorf("the reading's entry %+v", reading)
 	}
 }
 
@@ -421,23 +430,37 @@ func TestPagesOfTheTrail(t *testing.T) {
 	parsed[accessesPage](t, s.Get(t, self, accesses(alice)+"?limit=1&cursor="+mine))
 }
 
-// A cursor holds on every replica, and for an hour.
-func TestACursorExpires(t *testing.T) {
+// A cursor needs no secret that replicas share but the keys they have: another
+// replica, with caches and connections of its own, reads on.
+func TestACursorHoldsOnEveryReplica(t *testing.T) {
 	t.Parallel()
-	late := make(chan time.Duration, 1)
-	late <- 0
-	s := medtest.New(t, medtest.Options{Now: func() time.Time {
-		d := <-late
-		late <- d
-		return time.Now().Add(d)
-	}})
+	s := medtest.New(t)
 	s.Patient(t, medtest.North, medtest.Alice())
 	officer := s.Of(t, med.RoleOfficer, medtest.North)
 	s.Get(t, officer, logs)
-	next := parsed[trailPage](t, s.Get(t, officer, logs+"?limit=1")).Page.Next
-	<-late
-	late <- 59 * time.Second // entries that far ahead are still taken
-	parsed[trailPage](t, s.Get(t, officer, logs+"?limit=1&cursor="+next))
+	p := parsed[trailPage](t, s.Get(t, officer, logs+"?limit=1"))
+	keeper, err := envelope.OpenFileKeeper(s.Keeper)
+	noError(t, err)
+	keys, err := keystore.Open(t.Context(), keystore.Config{URL: s.DB.KeysURL("keys"), Keeper: keeper})
+	noError(t, err)
+	t.Cleanup(keys.Close)
+	replica, err := chart.New(chart.Config{Gate: s.Gate, DB: s.Postgres, Keys: keys, Trail: s.Trail})
+	noError(t, err)
+	got, err := replica.ReadTrail(t.Context(), s.Caller(t, officer), med.TrailQuery{Page: med.Page{Limit: 1, Cursor: p.Page.Next}})
+	noError(t, err)
+	if len(got.Entries) != 1 || string(got.Entries[0].ID) == p.Data[0].ID || got.Entries[0].OccurredAt.After(p.Data[0].OccurredAt) {
+		t.Errorf("the replica reads on with %+v after %s", got.Entries, p.Data[0].ID)
+	}
+	// And half an hour later, whatever its clock says; but not after an hour.
+	for ahead, want := range map[time.Duration]string{30 * time.Second: "", 61 * time.Minute: "cursor_invalid"} {
+		replica, err := chart.New(chart.Config{Gate: s.Gate, DB: s.Postgres, Keys: keys, Trail: s.Trail, Now: func() time.Time { return time.Now().Add(ahead) }})
+		noError(t, err)
+		_, err = replica.ReadTrail(t.Context(), s.Caller(t, officer), med.TrailQuery{Page: med.Page{Limit: 1, Cursor: p.Page.Next}})
+		// An hour ahead of the database no entry is taken either: it is refused one way or the other.
+		if (err == nil) != (want == "") {
+			t.Errorf("%s ahead: %v", ahead, err)
+		}
+	}
 }
 
 // The patient's own view: all of it, in words they understand, and of other
@@ -469,6 +492,7 @@ func TestAccessesInThePatientsWords(t *testing.T) {
 		"You|patient|north|You looked at the list of who used your own record.|[]|false",
 		"You|patient|north|You looked at your own record: name, social security number (partly hidden) and date of birth (partly hidden).|[name ssn dob]|false",
 		"admin-1|admin|north|An administrator looked at the list of who used your record.|[]|false",
+		"er-1|break_glass||Emergency staff announced a look at your record.|[]|true",
 		"er-1|break_glass||Emergency staff opened your record in an emergency, which a privacy officer reviews.|[]|true",
 		"er-1|break_glass||Emergency staff looked at your record in an emergency, which a privacy officer reviews: name, social security number, date of birth and diagnosis.|[name ssn dob diagnosis]|true",
 		"Somebody who may not|patient||Somebody tried to look at the list of who used your record and was refused; nothing was shown.|[]|false",
@@ -486,7 +510,7 @@ func TestAccessesInThePatientsWords(t *testing.T) {
 			t.Errorf("the patient is told %q", secret)
 		}
 	}
-	if e := entryOf(t, s, first); e.Action != "read_audit" || e.Patient != string(alice) || e.PatientPractice != "north" || e.Detail.Counts["entries"] != 10 {
+	if e := entryOf(t, s, first); e.Action != "read_audit" || e.Patient != string(alice) || e.PatientPractice != "north" || e.Detail.Counts["entries"] != 11 {
 		t.Errorf("the reading's entry %+v", e)
 	}
 	// Their practice's officer reads the same, with names, about the patient.
@@ -504,6 +528,7 @@ func TestAccessesInThePatientsWords(t *testing.T) {
 	parsed[accessesPage](t, s.Get(t, linked, accesses(alice)))
 	// An admin or officer whose own record it is goes the patient's way.
 	adminAlice := s.Token(t, medtest.Claims{"sub": "admin-alice", "roles": []string{"admin"}, "practice_id": "north", "patient_id": string(alice)})
+	problem(t, "an admin about themselves, the guide's way", s.Get(t, adminAlice, path(alice)+"/audit"), 403, "own_record")
 	problem(t, "an admin about themselves", s.Get(t, adminAlice, logs+"?patient="+string(alice)), 403, "own_record")
 	for _, e := range parsed[trailPage](t, s.Get(t, adminAlice, logs+"?break_glass=true")).Data {
 		if e.BreakGlass.Reason != "" {
@@ -514,5 +539,23 @@ func TestAccessesInThePatientsWords(t *testing.T) {
 		if a.Who == "mallory" {
 			t.Error("an admin reads their own accesses as an admin")
 		}
+	}
+}
+
+// A disclosure that an agency had suspended cannot be told from another by the
+// patient's accesses, nor from the officer's work on either.
+func TestAccessesDoNotTellOfASuspendedDisclosure(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	alice := s.Patient(t, medtest.North, medtest.Alice())
+	admin := s.Of(t, med.RoleAdmin, medtest.North)
+	_, err := s.Chart.ReadAccounting(t.Context(), s.Caller(t, admin), alice, med.AccountingAsk{})
+	noError(t, err)
+	answer := s.Get(t, s.PatientOf(t, alice, medtest.North), accesses(alice))
+	if p := parsed[accessesPage](t, answer); p.Data[0].What != "An administrator did paperwork on your record." {
+		t.Errorf("got %q", p.Data[0].What)
+	}
+	if strings.Contains(answer.Body, "disclos") {
+		t.Error("the patient reads of disclosures among their accesses")
 	}
 }

@@ -81,9 +81,14 @@ func people(roles []med.Role) string {
 	return "Somebody"
 }
 
+// deed is what was done, and what was tried.
+type deed struct{ did, tried string }
+
+var paperwork = deed{"did paperwork on WHOSE record", "do paperwork on WHOSE record"}
+
 // deeds are what was done and what was tried, by the entry's action. WHOSE
 // becomes "your", or "the patient's".
-var deeds = map[string]struct{ did, tried string }{
+var deeds = map[string]deed{
 	"read":    {"looked at WHOSE record", "look at WHOSE record"},
 	"search":  {"found WHOSE record in a search", "search for WHOSE record"},
 	"lookup":  {"found WHOSE record in an emergency search", "search for WHOSE record in an emergency"},
@@ -93,30 +98,34 @@ var deeds = map[string]struct{ did, tried string }{
 	"restore": {"restored WHOSE record", "restore WHOSE record"},
 	"import":  {"added to WHOSE record from another system", "add to WHOSE record from another system"},
 	"export":  {"took a copy of WHOSE record", "take a copy of WHOSE record"},
-	// Of a disclosure's suspension these tell nothing: what is recorded there is
-	// not all accounted for anyhow. 45 CFR 164.528(a)
-	"disclose":         {"wrote in the list of disclosures of WHOSE record", "write in the list of disclosures of WHOSE record"},
-	"amend_disclosure": {"changed the list of disclosures of WHOSE record", "change the list of disclosures of WHOSE record"},
-	"read_disclosures": {"looked at the list of disclosures of WHOSE record", "look at the list of disclosures of WHOSE record"},
+	// One sentence for all that is done with disclosures: what an agency had
+	// suspended (45 CFR 164.528(a)(2)) must not be told from the rest by it.
+	"disclose":         paperwork,
+	"amend_disclosure": paperwork,
+	"read_disclosures": paperwork,
 	"read_audit":       {"looked at the list of who used WHOSE record", "look at the list of who used WHOSE record"},
+	"read_ticket":      {"announced a look at WHOSE record", "announce a look at WHOSE record"},
 	"break_glass":      {"opened WHOSE record in an emergency, which a privacy officer reviews", "open WHOSE record in an emergency"},
 }
 
 // sentence says what happened.
 func sentence(subject, whose string, r *postgres.TrailRow, d *audit.Detail) string {
-	deed, known := deeds[r.Action]
-	if !known {
-		deed.did, deed.tried = "used WHOSE record ("+r.Action+")", "use WHOSE record ("+r.Action+")"
+	act, known := deeds[r.Action]
+	switch {
+	case subject == "You" && r.Action == "read_disclosures":
+		act = deed{"looked at whom WHOSE record was disclosed to", "look at whom WHOSE record was disclosed to"}
+	case !known:
+		act.did, act.tried = "used WHOSE record ("+r.Action+")", "use WHOSE record ("+r.Action+")"
 	}
 	var s string
 	switch audit.Outcome(r.Outcome) {
 	case audit.Denied:
-		s = "tried to " + deed.tried + " and was refused; nothing was shown"
+		s = "tried to " + act.tried + " and was refused; nothing was shown"
 	case audit.Failure:
-		s = "tried to " + deed.tried + ", but it did not work; nothing was shown"
+		s = "tried to " + act.tried + ", but it did not work; nothing was shown"
 	default:
-		s = deed.did
-		if r.BreakGlass && r.Action != "break_glass" {
+		s = act.did
+		if r.BreakGlass && r.Action != "break_glass" && r.Action != "read_ticket" {
 			s += " in an emergency, which a privacy officer reviews"
 		}
 		if what := fieldWords(d); what != "" {
