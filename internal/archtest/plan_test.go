@@ -17,7 +17,7 @@ import (
 var floors = []struct{ name, packages string }{
 	{"words", `internal/med`},
 	{"crafts", `proto/coresdk/v1 proto/medirecord/v1 policy coresdk internal/audit internal/children internal/cosign internal/envelope
-		internal/fhir internal/outbound internal/pglocal internal/policy internal/siem internal/token`},
+		internal/fhir internal/outbound internal/pglocal internal/policy internal/siem internal/token internal/worm`},
 	{"sqlc output", `internal/postgres/pgdb internal/keystore/keydb`},
 	{"stores", `internal/gate internal/keystore internal/postgres internal/trail coresdk/ginsdk`},
 	{"door", `internal/auth internal/chart internal/watch`},
@@ -33,6 +33,7 @@ var sideways = map[string]string{
 	"internal/policy → policy":              "the built-in policy file",
 	"internal/cosign → internal/outbound":   "witnesses are asked through the one client, with its limits",
 	"internal/siem → internal/audit":        "the entry that it says in other words",
+	"internal/worm → internal/outbound":     "a bucket is reached under the same limits as everything else",
 	"internal/pglocal → internal/children":  "a server of our own must not outlive us",
 	"internal/trail → internal/postgres":    "one way to open a pool and to tell an outage from a refusal",
 	"internal/keystore → internal/postgres": "the same, and the first migration: its own database checks contexts too",
@@ -68,6 +69,7 @@ var homes = map[string]string{
 	"github.com/prometheus/client_golang": `internal/httpapi internal/app`,
 	"github.com/swaggest/swgui":           `internal/httpapi`,
 	"github.com/transparency-dev/formats": `internal/audit internal/cosign internal/witness`,
+	"github.com/minio/minio-go":           `internal/worm`,
 	"go.yaml.in/yaml":                     `internal/policy internal/app`,
 	"golang.org/x/mod":                    `internal/audit internal/cosign internal/trail internal/witness internal/app`, // app: the log's keys
 	"go.opentelemetry.io/proto/slim/otlp": `internal/siem`,
@@ -77,7 +79,7 @@ var homes = map[string]string{
 	"google.golang.org/grpc":              `internal/sidecar internal/gate coresdk proto/coresdk/v1 proto/medirecord/v1`,
 	"google.golang.org/protobuf":          `internal/gate internal/sidecar internal/siem proto/coresdk/v1 proto/medirecord/v1`,
 	"os": `coresdk internal/app internal/children internal/envelope internal/intake internal/pglocal internal/policy
-		internal/sidecar internal/trail cmd/medirecord examples/ginservice internal/witness`, // trail: the sealer's memory, outside the database; so no file is opened by med, audit, fhir, token, chart, ...
+		internal/sidecar internal/trail cmd/medirecord examples/ginservice internal/witness internal/worm`, // trail: the sealer's memory, outside the database; so no file is opened by med, audit, fhir, token, chart, ...
 	"net":           `coresdk internal/app internal/stream internal/outbound internal/postgres internal/sidecar cmd/medirecord examples/ginservice`,
 	"net/http":      `internal/httpapi internal/outbound internal/app internal/stream coresdk/ginsdk examples/ginservice internal/witness`,
 	"os/exec":       `internal/children internal/pglocal`,

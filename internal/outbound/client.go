@@ -99,6 +99,26 @@ func newTLS(cfg Config) *tls.Config {
 	return c
 }
 
+// Transport carries requests of another library, such as a store's own client,
+// under the limits of the config: it refuses what Get refuses, but the size of
+// an answer is the library's to limit.
+type Transport struct{ c *Client }
+
+// NewTransport returns a transport that keeps to the config.
+func NewTransport(cfg Config) *Transport { return &Transport{New(cfg)} }
+
+// RoundTrip sends the request. It reports ErrURL and ErrAddress as Get does.
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	client, err := t.c.clientFor(r.URL)
+	if err != nil {
+		return nil, err
+	}
+	return client.Transport.RoundTrip(r)
+}
+
+// CloseIdleConnections drops the idle connections.
+func (t *Transport) CloseIdleConnections() { t.c.Close() }
+
 func newHTTP(cfg Config, may func(netip.Addr) bool) *http.Client {
 	dialer := newDialer(cfg, may)
 	return &http.Client{

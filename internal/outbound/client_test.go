@@ -383,3 +383,28 @@ func TestPost(t *testing.T) {
 		}
 	})
 }
+
+func TestTransport(t *testing.T) {
+	t.Parallel()
+	s, pool := secure(t, hello)
+	get := func(cfg Config, address string) (*http.Response, error) {
+		tr := NewTransport(cfg)
+		t.Cleanup(tr.CloseIdleConnections)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr.RoundTrip(req)
+	}
+	resp, err := get(Config{Allow: loopback, RootCAs: pool}, s.URL)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("got %v, %v; want hello", resp, err)
+	}
+	_ = resp.Body.Close()
+	if _, err := get(Config{RootCAs: pool}, s.URL); !errors.Is(err, ErrAddress) {
+		t.Errorf("got %v; want ErrAddress", err)
+	}
+	if _, err := get(Config{}, "http://127.0.0.1:1/"); !errors.Is(err, ErrURL) {
+		t.Errorf("got %v; want ErrURL", err)
+	}
+}
