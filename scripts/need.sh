@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of programs that are missing, or says what to
 # install where it may not:  scripts/need.sh postgres=postgresql wrk=wrk
+# A name that ends in .so is a module of rsyslog.
 set -euo pipefail
 
 there() {
   command -v "$1" >/dev/null || [ -x "${MEDIRECORD_PG_BIN:-/nowhere}/$1" ] ||
-    compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
+    compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null ||
+    { [[ $1 == *.so ]] && compgen -G "/usr/lib/*/rsyslog/$1" >/dev/null; }
 }
 
 missing=()

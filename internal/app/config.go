@@ -118,6 +118,8 @@ type Config struct {
 	// TrailSinks are write-once places for checkpoints and tiles, separated by
 	// commas: file:///directory or s3://bucket/prefix?endpoint=…
 	TrailSinks string `env:"MEDIRECORD_TRAIL_SINKS" yaml:"trail_sinks"`
+	// StreamFile names the SIEMs and collectors that the sealed trail goes to.
+	StreamFile string `env:"MEDIRECORD_STREAM_FILE" yaml:"stream_file"`
 
 	// KeyKeeper is the URL of the secrets manager: file:///directory in dev.
 	KeyKeeper string `env:"MEDIRECORD_KEY_KEEPER" yaml:"key_keeper"`

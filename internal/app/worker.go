@@ -39,7 +39,7 @@ type worker struct {
 
 // Worker runs unattended work until the context ends: the trail's partitions
 // ahead of time, the sweeping of keys that no patient came for, the sealing of
-// the trail, and the watch over it.
+// the trail, the watch over it, and its streaming.
 func Worker(ctx context.Context, cfg *Config, log *slog.Logger, ready func(ops string)) error {
 	relaxGC()
 	w := &worker{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
@@ -47,7 +47,7 @@ func Worker(ctx context.Context, cfg *Config, log *slog.Logger, ready func(ops s
 	if err := w.check(); err != nil {
 		return err
 	}
-	for _, open := range []func(context.Context) error{w.openKeeper, w.openGate, w.openJobs, w.openSealer, w.openWatch} {
+	for _, open := range []func(context.Context) error{w.openKeeper, w.openGate, w.openJobs, w.openSealer, w.openWatch, w.openStreams} {
 		if err := open(ctx); err != nil {
 			return err
 		}

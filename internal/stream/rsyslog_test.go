@@ -39,11 +39,16 @@ func newRsyslog(t *testing.T, a *authority, driver string) *rsyslog {
 			break
 		}
 	}
-	if program == "" {
+	modules, err := filepath.Glob("/usr/lib/*/rsyslog/lmnsd_" + driver + ".so")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if program == "" || len(modules) == 0 {
+		const want = "there is no rsyslogd with that driver: apt-get install rsyslog rsyslog-gnutls rsyslog-openssl"
 		if os.Getenv("CI") != "" {
-			t.Fatal("there is no rsyslogd: apt-get install rsyslog rsyslog-gnutls")
+			t.Fatal(want)
 		}
-		t.Skip("there is no rsyslogd: apt-get install rsyslog rsyslog-gnutls")
+		t.Skip(want)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a port to be, given back at once
 	if err != nil {
@@ -91,6 +96,19 @@ ruleset(name="medirecord" queue.type="Direct") {
 }
 input(type="imtcp" port="6514" ruleset="medirecord")
 `
+
+// TestTheReceiverIsTheOneInTheDocuments: what is killed here is what operators
+// are told to run.
+func TestTheReceiverIsTheOneInTheDocuments(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../../docs/operate.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), "\n```\n"+receiver+"```\n") {
+		t.Errorf("docs/operate.md does not show this receiver:\n%s", receiver)
+	}
+}
 
 func (r *rsyslog) start() {
 	r.t.Helper()
