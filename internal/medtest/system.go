@@ -50,7 +50,9 @@ type Options struct {
 	KeyCache time.Duration
 	// StrictReads: every read against a ticket of the trail, not broken glass only.
 	StrictReads bool
-	Now         func() time.Time // of the door and the API; the sidecar and the database keep real time
+	// Unsettled is how many minted contexts the sidecar keeps for the worker.
+	Unsettled int
+	Now       func() time.Time // of the door and the API; the sidecar and the database keep real time
 }
 
 // System is a whole MediRecord in this process, on databases of its own.
@@ -127,7 +129,7 @@ func New(t testing.TB, opts ...Options) *System {
 		}
 	})
 	log := slog.New(slog.NewJSONHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	addr := s.startSidecar(t, log, o.StrictReads)
+	addr := s.startSidecar(t, log, o)
 	s.Gate = s.OpenGate(t, addr, "")
 	var err error
 	ctx := context.WithoutCancel(t.Context())
@@ -171,7 +173,7 @@ func New(t testing.TB, opts ...Options) *System {
 	return s
 }
 
-func (s *System) startSidecar(t testing.TB, log *slog.Logger, strict bool) string {
+func (s *System) startSidecar(t testing.TB, log *slog.Logger, o Options) string {
 	t.Helper()
 	var err error
 	if s.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
@@ -198,7 +200,7 @@ func (s *System) startSidecar(t testing.TB, log *slog.Logger, strict bool) strin
 	engine := Policy(t)
 	s.Service, err = sidecar.New(sidecar.Config{
 		Verifier: verifier, Policy: func() *policy.Engine { return engine }, Minter: token.NewMinter(ContextKey, time.Now), Attester: token.NewAttester([]token.ContextKey{ContextKey}),
-		State: filepath.Join(t.TempDir(), "state.jsonl"), Services: services, StrictReads: strict, Log: log, Now: time.Now,
+		State: filepath.Join(t.TempDir(), "state.jsonl"), Services: services, StrictReads: o.StrictReads, Unsettled: o.Unsettled, Log: log, Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

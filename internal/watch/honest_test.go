@@ -39,9 +39,20 @@ func (w *watched) settled(t *testing.T) {
 	same(t, w.flags(t), nil)
 }
 
+const disclosure = `{"recipient":{"name":"County Health Department"},"basis":"public_health","purpose":"Notifiable disease",
+	"description":"Laboratory report","disclosed_on":"2026-03-01"}`
+
 func TestHonestWorkRaisesNoAlarm(t *testing.T) {
 	t.Parallel()
-	w := newWatched(t)
+	for name, strict := range map[string]bool{"reads as they are by default": false, "strict reads": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			honestWork(t, newWatched(t, medtest.Options{StrictReads: strict}))
+		})
+	}
+}
+
+func honestWork(t *testing.T, w *watched) {
 	alice := w.Patient(t, medtest.North, medtest.Alice())
 	eve := w.Patient(t, medtest.South, med.Patient{Name: med.Name{Text: "Eve Southern"}})
 	t.Run("every role, every answer", func(t *testing.T) {
@@ -53,7 +64,21 @@ func TestHonestWorkRaisesNoAlarm(t *testing.T) {
 			for _, id := range []med.PatientID{alice, eve, "nobody"} {
 				w.Get(t, tok, "/patients/"+string(id))
 				w.Get(t, tok, "/patients/"+string(id), "X-Break-Glass-Reason", "Unconscious in the emergency room")
-				w.Get(t, tok, "/patients/"+string(id)+"/audit")
+				for _, path := range []string{
+					"/patients/%s/audit", "/api/v1/patients/%s/accesses", "/api/v1/patients/%s/disclosures", "/api/v1/patients/%s/disclosures/accounting",
+				} {
+					w.Get(t, tok, fmt.Sprintf(path, id))
+				}
+				w.Post(t, tok, "/api/v1/patients/"+string(id)+"/disclosures", disclosure)
+			}
+			w.Get(t, tok, "/api/v1/audit/logs")
+			w.Get(t, tok, "/api/v1/audit/logs/the-nurse")
+		}
+		var kinds string
+		medtest.Scan(t, w.super, []any{&kinds}, `select string_agg(distinct action, ' ') from audit.event where ctx_nonce is not null and outcome = 'success'`)
+		for _, k := range []string{"read ", "read_audit", "disclose", "read_disclosures", "import"} {
+			if !strings.Contains(kinds, k) {
+				t.Errorf("nobody did %s: only %s", k, kinds)
 			}
 		}
 		w.settled(t)
@@ -106,6 +131,28 @@ func TestHonestWorkRaisesNoAlarm(t *testing.T) {
 		w.ahead.Store(0)
 		w.settled(t)
 	})
+}
+
+// A worker that is away too long costs what the sidecar has no room for, and
+// it is known how much.
+func TestWhatTheSidecarDropsIsFlagged(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, medtest.Options{Unsettled: 300})
+	w.Forged = true
+	w.stop()
+	caller := w.Caller(t, w.Of(t, med.RoleClinician, medtest.North))
+	for range 310 {
+		if _, err := w.Gate.May(t.Context(), &caller, gate.Ask{Action: "read", Resource: "patient", Patient: "p-1", Event: event()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.start(t)
+	same(t, w.flagged(t, 1), []string{"lost 10"})
+	w.stop()
+	w.start(t)
+	w.eventually(t, "the rest waits again", func() bool { return w.minted.Stats().Waiting == 300 })
+	w.looked(t)
+	same(t, w.flags(t), []string{"lost 10"})
 }
 
 // The API lets nothing out without an entry. That it read something and could

@@ -38,9 +38,9 @@ type watched struct {
 	gate   *gate.Gate
 }
 
-func newWatched(t *testing.T) *watched {
+func newWatched(t *testing.T, opts ...medtest.Options) *watched {
 	t.Helper()
-	w := &watched{System: medtest.New(t)}
+	w := &watched{System: medtest.New(t, opts...)}
 	w.super = w.DB.Super(t)
 	w.gate = w.OpenGate(t, w.Sidecar.Addrs()[0].String(), "worker")
 	ctx := context.WithoutCancel(t.Context())
