@@ -20,7 +20,7 @@ func TestWithoutARunTheBenchmarksAreListed(t *testing.T) {
 	if err := run(t.Context(), nil, &out, &progress); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"audited-reads", "import", "read-patient", "append-audit", "trail_reading", "decide"} {
+	for _, name := range []string{"audited-reads", "import", "strict", "read-patient", "append-audit", "trail_reading", "decide"} {
 		if !strings.Contains(out.String(), name+" ") {
 			t.Errorf("%s is not in the list:\n%s", name, out.String())
 		}

@@ -30,6 +30,7 @@ type benchmark struct {
 var all = []benchmark{
 	{"audited-reads", "GET /patients/{id} over HTTP against pgbench on the same PostgreSQL", auditedReads},
 	{"import", "medirecord import of ../shared/data/dev, twice", importing},
+	{"strict", "GET /patients/{id} with MEDIRECORD_STRICT_READS against the same without", strictReads},
 	{"read-patient", "the door in this process: gate, row security, decryption, durable entry", readPatient},
 	{"append-audit", "trail.Append: 32 callers sharing commits against a commit for each entry", appendAudit},
 	{"trail_reading", "a patient's last 100 accesses and a user's day, at a tenth of -entries and at all", trailReading},
@@ -42,6 +43,7 @@ type bench struct {
 	options
 	machine machine
 	dir     string // its own, removed at the end
+	servers int    // started so far
 	say     func(format string, a ...any)
 }
 

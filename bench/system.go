@@ -78,6 +78,9 @@ func (b *bench) roomy() (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(b.dir, "pg")
+	if _, err := os.Stat(filepath.Join(dir, "postgres")); err == nil {
+		return dir, nil // made for the server before
+	}
 	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // PostgreSQL's user reads it
 		return "", err
 	}
@@ -97,8 +100,9 @@ func (b *bench) roomy() (string, error) {
 	return dir, os.WriteFile(filepath.Join(dir, "postgres"), []byte(script), 0o755) //nolint:gosec // PostgreSQL's user runs it
 }
 
-// start starts a development server and waits until it is ready.
-func (b *bench) start(ctx context.Context, sample int) (*system, error) {
+// start starts a development server, with these variables besides its own, and
+// waits until it is ready. Several may run, each in a folder of its own.
+func (b *bench) start(ctx context.Context, sample int, env ...string) (*system, error) {
 	binary, err := b.build(ctx)
 	if err != nil {
 		return nil, err
@@ -107,8 +111,9 @@ func (b *bench) start(ctx context.Context, sample int) (*system, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &system{dir: filepath.Join(b.dir, "data"), done: make(chan struct{})}
-	log, err := os.Create(filepath.Join(b.dir, "dev.log")) //nolint:gosec // our own folder
+	b.servers++
+	s := &system{dir: filepath.Join(b.dir, fmt.Sprintf("data%d", b.servers)), done: make(chan struct{})}
+	log, err := os.Create(s.dir + ".log") //nolint:gosec // our own folder
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +121,7 @@ func (b *bench) start(ctx context.Context, sample int) (*system, error) {
 	b.say("starting medirecord dev with %d sample patients", sample)
 	s.cmd = exec.Command(binary, "dev", "--data", s.dir, "--sample", strconv.Itoa(sample), //nolint:gosec,noctx // stopped by SIGTERM, not by the context
 		"--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--sidecar", "127.0.0.1:0")
-	s.cmd.Env = append(os.Environ(), "MEDIRECORD_PG_BIN="+pg)
+	s.cmd.Env = slices.Concat(os.Environ(), []string{"MEDIRECORD_PG_BIN=" + pg}, env)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := s.cmd.Start(); err != nil {
