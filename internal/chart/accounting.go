@@ -73,7 +73,7 @@ func (s *Service) readAccounting(ctx context.Context, in *entered, id med.Patien
 // is not.
 func (s *Service) disclosures(ctx context.Context, in *entered, id med.PatientID, w med.Window) (rows []pgdb.DisclosuresRow, name string, err error) {
 	practice := in.caller.Practice
-	err = s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) error {
+	err = s.reading(ctx, in, func(tx pgx.Tx) error {
 		rows, err = s.db.Q.Disclosures(ctx, tx, pgdb.DisclosuresParams{
 			PracticeID: string(practice), PatientID: string(id), MaxRows: maxAccounted + 1,
 			// The days are sealed. None lies ahead of when it was written down,

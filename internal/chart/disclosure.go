@@ -95,8 +95,12 @@ func (s *Service) mayDisclose(ctx context.Context, in *entered, id med.PatientID
 	if err := s.may(ctx, in, gate.Ask{Action: action, Resource: "disclosure", Patient: id}); err != nil {
 		return err
 	}
-	_, err := in.settle(in.relationTo(id))
-	return err
+	if _, err := in.settle(in.relationTo(id)); err != nil {
+		return err
+	}
+	// Who only writes takes one as well: by their tickets, too, what an agency
+	// had suspended must not be told from the rest. 45 CFR 164.528(a)(2)
+	return s.takeTicket(in)
 }
 
 // relationTo is how the caller stands to a patient of their own practice, as
@@ -186,7 +190,7 @@ func (s *Service) findDisclosure(ctx context.Context, in *entered, id med.Patien
 	}
 	which = canonical(which)
 	var row pgdb.DisclosureRow
-	err := s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) (err error) {
+	err := s.reading(ctx, in, func(tx pgx.Tx) (err error) {
 		row, err = s.db.Q.Disclosure(ctx, tx, pgdb.DisclosureParams{ID: string(which), PracticeID: string(in.caller.Practice), PatientID: string(id)})
 		if errors.Is(err, pgx.ErrNoRows) {
 			if err := s.ofThisPractice(ctx, tx, in, id); err != nil {

@@ -67,9 +67,9 @@ type world struct {
 	clinician, admin, officer, herself string
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, opts ...medtest.Options) *world {
 	t.Helper()
-	s := medtest.New(t)
+	s := medtest.New(t, opts...)
 	w := &world{System: s, alice: s.Patient(t, medtest.North, medtest.Alice())}
 	bob := medtest.Alice()
 	bob.SSN, bob.MRN = "987-65-4321", "MRN-000002"

@@ -195,3 +195,27 @@ func TestAnAdminSeesTicketsThatNobodyOwnsUpTo(t *testing.T) {
 	medtest.Exec(t, super, `alter table audit.event disable trigger no_change`)
 	medtest.Exec(t, super, `delete from audit.event where event_id = any($1)`, append(left, denial))
 }
+
+// What was disclosed is the patient's as the record is: an accounting and an
+// amendment read it against a ticket. Recording one leaves a ticket as well, or
+// the patient could count by them what an agency had suspended.
+func TestStrictAccountings(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, medtest.Options{StrictReads: true})
+	d := w.record(t, w.clinician, w.alice, reported())
+	if n := len(ticketsOf(t, w.System, string(d.Event))); n != 1 {
+		t.Errorf("recording: %d tickets, want 1", n)
+	}
+	for who, tok := range map[string]string{"herself": w.herself, "an admin": w.admin, "an officer": w.officer} {
+		a := w.account(t, tok, w.alice)
+		tickets := ticketsOf(t, w.System, string(a.Event))
+		if len(a.Lines) != 1 || len(tickets) != 1 || tickets[0].Patient != string(w.alice) || tickets[0].Resource != "patient/"+string(w.alice) {
+			t.Errorf("%s: got %d lines against the tickets %+v", who, len(a.Lines), tickets)
+		}
+	}
+	super := w.DB.Super(t)
+	medtest.Exec(t, super, `alter table audit.event add constraint no_tickets check (action <> 'read_ticket') not valid`)
+	if a, err := w.Chart.ReadAccounting(t.Context(), w.Caller(t, w.admin), w.alice, med.Day{}, med.Day{}); a != nil || med.KindOf(err) != med.AuditUnavailable {
+		t.Errorf("without a ticket: got %v, %v", a, err)
+	}
+}

@@ -108,6 +108,7 @@ func TestStrictReads(t *testing.T) {
 	t.Run("are given against a ticket about them, and no other", func(t *testing.T) { againstATicket(t, w) })
 	t.Run("are not given against a ticket that can be taken back", func(t *testing.T) { ticketsTakenBack(t, w) })
 	t.Run("stay strict", func(t *testing.T) { stayStrict(t, w) })
+	t.Run("are of what was disclosed too", func(t *testing.T) { strictAccountings(t, w) })
 	t.Run("share a statement with others", func(t *testing.T) { strictReadsShare(t, w) })
 	t.Run("look at no partition but this month's", func(t *testing.T) { ticketsArePruned(t, w) })
 	t.Run("leave an entry whatever a taken-over API does", func(t *testing.T) { takenOver(t, w) })
@@ -314,6 +315,43 @@ func stayStrict(t *testing.T, w *world) {
 			}
 		}
 	})
+}
+
+// An accounting is read against a ticket as the record is.
+func strictAccountings(t *testing.T, w *world) {
+	app, writer := w.session(t, "app"), w.session(t, "trail")
+	count := func(h held, ticket string) string {
+		app.present(t, h.signed, ticket)
+		rows, _, err := app.run(t.Context(), `select case when count(*) > 0 then 'shown' else '' end from medirecord.disclosure where patient_id = 'north-1'`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rows[0][0]
+	}
+	reads := strictly(*acting("read", officer("north", "north-1")))
+	if got := count(acting("read", officer("north", "north-1")).held(t), ""); got != "shown" {
+		t.Error("a context that is not strict shows nothing")
+	}
+	for _, c := range []struct{ name, changes, want string }{
+		{"its own", "", "shown"}, {"that says the practice too", "patient_practice = 'north'", "shown"},
+		{"of another patient", "patient_id = 'north-2'; resource_id = 'north-2'", ""}, {"of another person", "actor_subject = 'somebody'", ""},
+		{"of another context", "ctx_nonce = 'x'", ""}, {"of another practice", "actor_practice = 'south'", ""}, {"shown to others", "patient_practice = 'south'", ""},
+		{"that cries break-glass", "break_glass = true", ""}, {"that is old", "occurred_at = clock_timestamp() - interval '31 seconds'", ""},
+	} {
+		h := reads.held(t)
+		id, sql := h.ticket(c.changes)
+		if _, _, err := writer.run(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+		if got := count(h, id) + count(h, "") + count(reads.held(t), id); got != c.want {
+			t.Errorf("a ticket %s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+	_, write := held{Context: reads.Context}.ticket("event_id = '" + myTicket + "'; ctx_nonce = (select ctx.fact('nonce'))")
+	all(t, w, []attack{{
+		name: "a ticket that can be taken back", with: &reads,
+		sql: `set medirecord.ticket = '` + myTicket + `'; begin; ` + write + `; select patient_id from medirecord.disclosure`, want: nothing,
+	}})
 }
 
 // Reads that travel together are each held against their own ticket.

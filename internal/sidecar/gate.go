@@ -195,12 +195,12 @@ func aboutThePractice(q *pb.May) bool {
 
 // strict reports whether what is asked for is read against a ticket of the
 // trail only: under broken glass and of an export always, else of a patient and
-// their records when it is configured so. The asker has no say in it.
+// what belongs to them when it is configured so. The asker has no say in it.
 func (s *Service) strict(q *pb.May, emergency bool) bool {
 	switch {
 	case emergency, q.GetAction() == "export", q.GetResourceType() == "export":
 		return true
-	case q.GetResourceType() == "patient", q.GetResourceType() == "record":
+	case slices.Contains([]string{"patient", "record", "disclosure"}, q.GetResourceType()):
 		return s.cfg.StrictReads
 	}
 	return false

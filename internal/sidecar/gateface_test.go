@@ -169,6 +169,7 @@ func TestStrictContexts(t *testing.T) {
 		}, false, true},
 		{"broken glass", func(w *world) *pb.Question { return emergency(w.er(t, claims{}), "p-001") }, true, true},
 		{"an admin reads the trail", func(w *world) *pb.Question { return ask(w, med.RoleAdmin, "read", "audit") }, false, false},
+		{"an officer reads what was disclosed", func(w *world) *pb.Question { return ask(w, med.RoleOfficer, "read", "disclosure") }, false, true},
 		{"an export of a patient", func(w *world) *pb.Question { return ask(w, med.RoleClinician, "patient", "export") }, true, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

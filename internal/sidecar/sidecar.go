@@ -47,7 +47,7 @@ type Config struct {
 	// GrantFor is how long a break-glass grant lasts; 0 means 60 minutes. It
 	// is at most 4 hours.
 	GrantFor time.Duration
-	// StrictReads makes every context for a patient or a record strict, and not
+	// StrictReads makes every context for a patient, a record or a disclosure strict, and not
 	// only those of broken glass and of exports.
 	StrictReads bool
 	Log         *slog.Logger

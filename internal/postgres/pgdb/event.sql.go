@@ -587,6 +587,16 @@ func (q *Queries) PracticeTrail(ctx context.Context, db DBTX, arg PracticeTrailP
 	return items, nil
 }
 
+const presentTicket = `-- name: PresentTicket :exec
+select set_config('medirecord.ticket', $1, true)
+`
+
+// For the rest of the transaction.
+func (q *Queries) PresentTicket(ctx context.Context, db DBTX, ticket string) error {
+	_, err := db.Exec(ctx, presentTicket, ticket)
+	return err
+}
+
 const trailScope = `-- name: TrailScope :one
 select ctx.trail_scope()::text[]
 `

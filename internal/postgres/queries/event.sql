@@ -164,3 +164,7 @@ select event_id, occurred_at, recorded_at, parent_id, actor_issuer, actor_subjec
 -- TrailScope says what of the trail the context may read.
 -- name: TrailScope :one
 select ctx.trail_scope()::text[];
+
+-- name: PresentTicket :exec
+-- For the rest of the transaction.
+select set_config('medirecord.ticket', @ticket, true);

@@ -138,6 +138,46 @@ begin
   return coalesce(opens, '{}');
 end
 $$;
+
+-- ticketed reports whether the session presents a ticket about its context,
+-- which the caller has verified.
+create function ctx_private.ticketed(p jsonb) returns boolean
+language sql stable parallel safe set search_path = pg_catalog
+as $$
+select exists (
+  select from ctx_private.held(array[current_setting('medirecord.ticket', true)]) h
+   where h.nonce = p ->> 'nonce' and h.iss = p ->> 'iss' and h.sub = p ->> 'sub' and h.practice is not distinct from p ->> 'practice'
+     and h.patient = p ->> 'patient' and h.glass = (p ? 'grant') and coalesce(h.patient_practice = p ->> 'practice', true))
+$$;
+revoke all on function ctx_private.ticketed(jsonb) from public;
+
+-- disclosure_scope returns the one patient of one practice whose disclosures
+-- the context opens for what is needed: select or insert. Who records one does
+-- not read the others; a suspension, which amends one, has to read it. A strict
+-- context reads none without its ticket.
+create or replace function ctx.disclosure_scope(need text) returns text
+language plpgsql stable parallel safe security definer set search_path = pg_catalog
+as $$
+declare
+  p jsonb := ctx_private.verified();
+  action text := p ->> 'action';
+  watches boolean := (p ->> 'admin')::boolean or p -> 'roles' ? 'officer';
+begin
+  if p ? 'svc' or not p ? 'practice' or not p ? 'patient' then
+    return null;
+  end if;
+  if need = 'select' and (p ->> 'strict')::boolean and not ctx_private.ticketed(p) then
+    return null;
+  end if;
+  if need = 'select' and (action in ('disclosure.read', 'disclosure.amend') and watches
+                          or action = 'disclosure.read' and p ->> 'self' = p ->> 'patient')
+     or need = 'insert' and (action = 'disclosure.create' and (watches or p -> 'roles' ? 'clinician')
+                             or action = 'disclosure.amend' and watches) then
+    return (p ->> 'practice') || '|' || (p ->> 'patient');
+  end if;
+  return null;
+end
+$$;
 reset role;
 
 set role medirecord_owner;
