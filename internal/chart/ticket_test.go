@@ -215,7 +215,7 @@ func TestStrictAccountings(t *testing.T) {
 	}
 	super := w.DB.Super(t)
 	medtest.Exec(t, super, `alter table audit.event add constraint no_tickets check (action <> 'read_ticket') not valid`)
-	if a, err := w.Chart.ReadAccounting(t.Context(), w.Caller(t, w.admin), w.alice, med.Day{}, med.Day{}); a != nil || med.KindOf(err) != med.AuditUnavailable {
+	if a, err := w.Chart.ReadAccounting(t.Context(), w.Caller(t, w.admin), w.alice, med.AccountingAsk{}); a != nil || med.KindOf(err) != med.AuditUnavailable {
 		t.Errorf("without a ticket: got %v, %v", a, err)
 	}
 }
