@@ -455,3 +455,38 @@ func TestASilentIssuerHoldsUpNobodyElse(t *testing.T) {
 	}
 	refusedWith(t, got[0], "unauthenticated", "unknown_key")
 }
+
+// A question without a patient is about the caller's practice, and there is one.
+func TestOnlyTheTrailIsAskedForAPractice(t *testing.T) {
+	t.Parallel()
+	w := start(t, options{})
+	ask := func(tok, resource, action string) *pb.Answer {
+		return w.one(t, &pb.Question{Ask: &pb.Question_May{May: &pb.May{Token: tok, Action: action, ResourceType: resource}}})
+	}
+	for role, want := range map[med.Role]string{
+		med.RoleAdmin: "permitted", med.RoleOfficer: "permitted", med.RoleClinician: "role", med.RoleNurse: "role", med.RoleBreakGlass: "role", med.RolePatient: "not_self",
+	} {
+		r := ask(w.of(t, role), "audit", "read").GetRuling()
+		d := r.GetDecisions()["same_practice"]
+		if d.GetReasonCode() != want || d.GetAllow() != (want == "permitted") || d.GetAllow() != (r.GetContext() != "") || len(r.GetDecisions()) != 1 {
+			t.Errorf("%s: got %v, want %s", role, r, want)
+		}
+		if !d.GetAllow() {
+			continue
+		}
+		c := contextOf(t, w, r)
+		if c.Patient != "" || c.Practice != "north" || c.Action != "audit.read" || c.Admin != (role == med.RoleAdmin) {
+			t.Errorf("%s: context %+v", role, c)
+		}
+	}
+	noMFA := ask(w.token(t, claims{"roles": []string{"admin"}, "mfa_verified": nil}), "audit", "read").GetRuling()
+	if d := noMFA.GetDecisions()["same_practice"]; d.GetReasonCode() != "mfa_required" || noMFA.GetContext() != "" {
+		t.Errorf("an admin without a second factor: got %v", noMFA)
+	}
+	for _, other := range [][2]string{{"patient", "read"}, {"patient", "search"}, {"record", "read"}, {"audit", "write"}, {"export", "bulk"}, {"", ""}} {
+		refusedWith(t, ask(w.of(t, med.RoleAdmin), other[0], other[1]), "invalid", "patient_id")
+	}
+	refusedWith(t, w.one(t, &pb.Question{Ask: &pb.Question_May{May: &pb.May{
+		Token: w.of(t, med.RoleBreakGlass), Action: "read", ResourceType: "audit", Emergency: &pb.Emergency{ReasonCode: "other"},
+	}}}), "invalid", "patient_id")
+}
