@@ -17,6 +17,7 @@ import (
 	"github.com/medirecord/medirecord/internal/outbound"
 	"github.com/medirecord/medirecord/internal/postgres"
 	"github.com/medirecord/medirecord/internal/trail"
+	"github.com/medirecord/medirecord/internal/worm"
 )
 
 // sinkEvery is how often a checkpoint and the tiles under it go to the
@@ -39,6 +40,9 @@ func (w *worker) openSealer(ctx context.Context) error {
 	if client != nil {
 		cfg.Witnesses = client
 		w.closers = append(w.closers, client.Close)
+	}
+	if cfg.Sinks, err = w.openSinks(); err != nil {
+		return err
 	}
 	s, err := trail.OpenSealer(ctx, cfg)
 	if err != nil {
@@ -73,6 +77,24 @@ func (w *worker) openWitnesses() (*cosign.Client, error) {
 		return nil, err
 	}
 	return cosign.NewClient(cosign.ClientConfig{Policy: policy, Outbound: outbound.Config{Dev: w.cfg.Dev(), Allow: allow}, Now: time.Now})
+}
+
+// openSinks opens the write-once places of MEDIRECORD_TRAIL_SINKS.
+func (w *worker) openSinks() (out []trail.Sink, err error) {
+	allow, err := prefixes("MEDIRECORD_OUTBOUND_ALLOW", w.cfg.OutboundAllow)
+	if err != nil {
+		return nil, err
+	}
+	places := worm.Config{Outbound: outbound.Config{Dev: w.cfg.Dev(), Allow: allow, Timeout: sinkEvery}, Now: time.Now}
+	for n, address := range strings.FieldsFunc(w.cfg.TrailSinks, func(r rune) bool { return r == ',' || r == ' ' }) {
+		s, err := places.Open(address)
+		if err != nil {
+			return nil, fmt.Errorf("MEDIRECORD_TRAIL_SINKS, place %d: %w", n+1, err)
+		}
+		w.closers = append(w.closers, func() { _ = s.Close() })
+		out = append(out, s)
+	}
+	return out, nil
 }
 
 // readSigners reads the log's keys, one a line.

@@ -4,9 +4,11 @@ package trail
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/postgres"
+	"github.com/medirecord/medirecord/internal/worm"
 )
 
 // Sink keeps what was put there and lets nobody change it. Putting the same
@@ -149,10 +152,22 @@ func (s *Sealer) sink(ctx context.Context, sink Sink, have *head, h *head) error
 			return err
 		}
 	}
-	if err := sink.Put(ctx, fmt.Sprintf("%scheckpoint/%020d", root, h.size), []byte(h.note)); err != nil {
+	if err := sink.Put(ctx, fmt.Sprintf("%scheckpoint/%020d", root, h.size), []byte(h.note)); err != nil && !sameHead(err, h) {
 		return err
 	}
 	*have = *h
 	s.stats.set(func(st *SealStats) { st.SunkAt = s.cfg.Now() })
 	return nil
+}
+
+// sameHead reports whether what a sink has in the place of the head is that
+// head, cosigned at another time: the first stays, and says no less.
+func sameHead(err error, h *head) bool {
+	var taken *worm.ExistsError
+	if !errors.As(err, &taken) {
+		return false
+	}
+	there, _, _ := strings.Cut(string(taken.There), "\n\n")
+	ours, _, _ := strings.Cut(h.note, "\n\n")
+	return there == ours
 }

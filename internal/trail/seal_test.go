@@ -4,6 +4,8 @@ package trail_test
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,6 +24,7 @@ import (
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/medtest"
 	"github.com/medirecord/medirecord/internal/trail"
+	"github.com/medirecord/medirecord/internal/worm"
 )
 
 const origin = "test.example/audit"
@@ -450,6 +453,53 @@ func TestWhatASinkHoldsGivesTheRoot(t *testing.T) {
 	if root, err := tree.Root(n); err != nil || root != c.Root {
 		t.Errorf("the tiles in the sink do not give its checkpoint: %v", err)
 	}
+}
+
+// stamping is a set of witnesses whose cosignature is another each time, as one
+// with the time in it is.
+type stamping struct{}
+
+func (stamping) Cosign(_ context.Context, checkpoint []byte, _ func(int64, int64) ([]tlog.Hash, error)) ([]byte, error) {
+	return append(slices.Clone(checkpoint), "— witness.example/w "+base64.StdEncoding.EncodeToString([]byte("0000"+rand.Text()))+"\n"...), nil
+}
+
+// A head that a sink has already, cosigned at another time, is there; the same
+// size with another root is not the same.
+func TestASinkThatHasTheHeadIsContent(t *testing.T) {
+	t.Parallel()
+	s := newSealing(t)
+	dir := t.TempDir()
+	kept, err := worm.Open("file://" + dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = kept.Close() }()
+	s.cfg.Sinks, s.cfg.Witnesses = []trail.Sink{kept}, stamping{}
+	s.append(t, 9)
+	for range 2 { // the second sealer does not know what the first has put
+		s.run(t, s.cfg, "the sink has it", func(x *trail.Sealer) bool {
+			st := x.Stats()
+			if st.SinkFailures > 0 {
+				t.Error("the sink refuses the head that it has")
+			}
+			return st.SinkFailures > 0 || !st.SunkAt.IsZero()
+		})
+	}
+	names, err := kept.List(t.Context(), "test.example%2Faudit%2F1/checkpoint/")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("got %v, %v; want the head", names, err)
+	}
+	last := filepath.Join(dir, names[len(names)-1])
+	text, err := os.ReadFile(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	lines[2] = base64.StdEncoding.EncodeToString(make([]byte, tlog.HashSize)) // another root
+	if err := errors.Join(os.Remove(last), os.WriteFile(last, []byte(strings.Join(lines, "\n")), 0o400)); err != nil {
+		t.Fatal(err)
+	}
+	s.run(t, s.cfg, "the sink has another history", func(x *trail.Sealer) bool { return x.Stats().SinkFailures > 0 })
 }
 
 func keys(m map[string]string) func(func(string) bool) {

@@ -120,7 +120,7 @@ func (b *bucket) Put(ctx context.Context, name string, data []byte) error {
 func (b *bucket) same(ctx context.Context, name string, data []byte) (minio.UploadInfo, error) {
 	version, there, err := b.first(ctx, name)
 	if err == nil && !bytes.Equal(there, data) {
-		err = ErrExists
+		err = &ExistsError{There: there}
 	}
 	return minio.UploadInfo{Key: b.prefix + name, VersionID: version}, err
 }

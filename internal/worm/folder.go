@@ -74,7 +74,7 @@ func (f *folder) write(name string, data []byte) error {
 func (f *folder) same(name string, data []byte) error {
 	there, err := f.read(name)
 	if err == nil && !bytes.Equal(there, data) {
-		return ErrExists
+		return &ExistsError{There: there}
 	}
 	return err
 }

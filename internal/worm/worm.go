@@ -39,6 +39,14 @@ var (
 	ErrName      = errors.New("not a name for an object: want words of printable characters with slashes between")
 )
 
+// ExistsError is an ErrExists with what is there, for who would take it too.
+type ExistsError struct{ There []byte }
+
+func (*ExistsError) Error() string { return ErrExists.Error() }
+
+// Is says that it is an ErrExists.
+func (*ExistsError) Is(target error) bool { return target == ErrExists }
+
 // maxObject is the largest object that is kept or read: tiles have 8 kB,
 // exports of a month come as many files.
 const maxObject = 1 << 30

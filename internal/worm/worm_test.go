@@ -55,8 +55,10 @@ func writeOnce(t *testing.T, s Sink) {
 	})
 	t.Run("something else is refused, and what is there stays", func(t *testing.T) {
 		for _, other := range []string{"data 1", "", "data 0 "} {
-			if err := s.Put(ctx, names[0], []byte(other)); !errors.Is(err, ErrExists) {
-				t.Errorf("%q: got %v, want ErrExists", other, err)
+			err := s.Put(ctx, names[0], []byte(other))
+			var taken *ExistsError
+			if !errors.Is(err, ErrExists) || !errors.As(err, &taken) || string(taken.There) != "data 0" {
+				t.Errorf("%q: got %v, want ErrExists with what is there", other, err)
 			}
 		}
 		if got, err := s.Get(ctx, names[0]); err != nil || string(got) != "data 0" {
