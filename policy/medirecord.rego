@@ -60,6 +60,9 @@ permits := {
 	"audit": {
 		# Patients: who looked at their own record.
 		"read": {"patient": "own", "admin": "staff", "officer": "practice"},
+		# That the entry of one's own request is in the log, and was not changed.
+		# Patients get it by the line above, of every entry about them.
+		"prove": {"nurse": "staff", "clinician": "staff", "break_glass": "staff", "admin": "staff", "officer": "practice"},
 	},
 	# What was disclosed to others, 45 CFR 164.528. Who discloses records it,
 	# and does not thereby see the rest.

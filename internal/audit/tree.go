@@ -3,7 +3,9 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -26,6 +28,17 @@ func (t TileID) Path(w int) string {
 	// tlog's own path carries the height, which C2SP fixes and leaves out.
 	p := tlog.Tile{H: TileHeight, L: t.L, N: t.N, W: w}.Path()
 	return "tile/" + p[len("tile/8/"):]
+}
+
+// ParseTilePath reads what Path writes. It reports an error for any other text,
+// and for the tiles of entries, which are not served.
+func ParseTilePath(path string) (id TileID, w int, err error) {
+	rest, ok := strings.CutPrefix(path, "tile/")
+	t, err := tlog.ParseTilePath("tile/8/" + rest)
+	if err != nil || !ok || t.L < 0 || t.L > 7 {
+		return TileID{}, 0, errors.New("no path of a tile of hashes")
+	}
+	return TileID{t.L, t.N}, t.W, nil
 }
 
 // Tree is the Merkle tree of a log (RFC 6962) as tiles: what it needs of them it

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -108,6 +109,26 @@ func (w *ward) ReadUserTrail(_ context.Context, c med.Caller, user string, q med
 func (w *ward) ReadAccesses(_ context.Context, c med.Caller, id med.PatientID, p med.Page) (*med.AccessPage, error) {
 	w.remember(c)
 	return w.accesses(id, p)
+}
+
+func (w *ward) ReadCheckpoint(_ context.Context, c med.Caller) (*med.Checkpoint, error) {
+	w.remember(c)
+	return &med.Checkpoint{Event: eventID, Epoch: 1, Origin: "test.example/audit/1"}, nil
+}
+
+func (w *ward) ProveEntry(_ context.Context, c med.Caller, id med.EventID) (*med.EntryProof, error) {
+	w.remember(c)
+	return &med.EntryProof{Event: eventID, Entry: id}, nil
+}
+
+func (w *ward) ProveAccesses(_ context.Context, c med.Caller, id med.PatientID) (*med.WholeProof, error) {
+	w.remember(c)
+	return &med.WholeProof{Event: eventID, Patient: id}, nil
+}
+
+func (w *ward) Tile(_ context.Context, c med.Caller, _ int32, _ audit.TileID, n int) ([]byte, error) {
+	w.remember(c)
+	return make([]byte, 32*n), nil
 }
 
 func (w *ward) remember(c med.Caller) {

@@ -16,13 +16,16 @@ import (
 	"github.com/medirecord/medirecord/internal/med"
 )
 
-// router is Gin with Huma on it. There are two ways to add a route: handle, which
-// needs a caller, and open, which says that it does not.
+// router is Gin with Huma on it. There are three ways to add a route: handle,
+// which needs a caller and an entry; hashRoute, which needs a caller and serves
+// hashes of the log; and openRoute, which needs neither.
 type router struct {
 	engine *gin.Engine
 	api    huma.API
 	names  names
 	open   map[string]bool // paths that anybody may read
+
+	guarded *gin.RouterGroup
 }
 
 // ServeHTTP finds the route and answers.
@@ -47,10 +50,11 @@ func newRouter(s *Server) (router, error) {
 
 	// Everything that Huma registers needs a caller: this is the one place.
 	guarded := engine.Group("/", s.authenticate)
-	r := router{engine: engine, api: humagin.NewWithGroup(engine, guarded, humaConfig()), names: names{}, open: map[string]bool{}}
+	r := router{engine: engine, api: humagin.NewWithGroup(engine, guarded, humaConfig()), names: names{}, open: map[string]bool{}, guarded: guarded}
 	s.patientRoutes(&r)
 	s.auditRoutes(&r)
 	s.trailRoutes(&r)
+	s.proofRoutes(&r)
 	s.accessRoutes(&r)
 	s.disclosureRoutes(&r)
 	return r, s.docsRoutes(&r)
@@ -129,6 +133,10 @@ func (s *Server) authenticate(c *gin.Context) {
 		c.Abort()
 	}
 }
+
+// hashRoute adds a route that needs a caller and leaves no entry: it may serve
+// hashes of the trail's log and nothing else.
+func (r *router) hashRoute(path string, h gin.HandlerFunc) { r.guarded.GET(path, h) }
 
 // openRoute adds a route that anybody may read.
 func (r *router) openRoute(path string, h http.HandlerFunc) {

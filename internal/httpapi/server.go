@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -27,6 +28,10 @@ type Chart interface {
 	ReadTrail(ctx context.Context, c med.Caller, q med.TrailQuery) (*med.TrailPage, error)
 	ReadUserTrail(ctx context.Context, c med.Caller, user string, q med.TrailQuery) (*med.TrailPage, error)
 	ReadAccesses(ctx context.Context, c med.Caller, id med.PatientID, p med.Page) (*med.AccessPage, error)
+	ReadCheckpoint(ctx context.Context, c med.Caller) (*med.Checkpoint, error)
+	ProveEntry(ctx context.Context, c med.Caller, id med.EventID) (*med.EntryProof, error)
+	ProveAccesses(ctx context.Context, c med.Caller, id med.PatientID) (*med.WholeProof, error)
+	Tile(ctx context.Context, c med.Caller, epoch int32, id audit.TileID, w int) ([]byte, error)
 	RecordDisclosure(ctx context.Context, c med.Caller, id med.PatientID, d med.Disclosure) (*med.Disclosure, error)
 	AmendDisclosure(ctx context.Context, c med.Caller, id med.PatientID, which med.DisclosureID, change med.Amendment) (*med.Disclosure, error)
 	ReadAccounting(ctx context.Context, c med.Caller, id med.PatientID, ask med.AccountingAsk) (*med.Accounting, error)

@@ -149,6 +149,7 @@ var questions = []question{
 	{resource: "export", action: "patient", clinical: true, kind: true, sensitivity: true, state: true},
 	{resource: "export", action: "bulk", clinical: true, kind: true, sensitivity: true, state: true, authorship: true, secondPerson: true},
 	{resource: "audit", action: "read"},
+	{resource: "audit", action: "prove"},
 	{resource: "disclosure", action: "create"},
 	{resource: "disclosure", action: "amend"},
 	{resource: "disclosure", action: "read"},

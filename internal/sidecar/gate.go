@@ -187,10 +187,11 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 }
 
 // aboutThePractice reports whether a question is about the caller's whole
-// practice, and so names no patient: reading its trail. Every other question is
+// practice, and so names no patient: reading its trail, and proving an entry of
+// it. Every other question is
 // about one patient.
 func aboutThePractice(q *pb.May) bool {
-	return q.GetPatientId() == "" && q.GetResourceType() == "audit" && q.GetAction() == "read" && q.GetEmergency() == nil
+	return q.GetPatientId() == "" && q.GetResourceType() == "audit" && (q.GetAction() == "read" || q.GetAction() == "prove") && q.GetEmergency() == nil
 }
 
 // strict reports whether what is asked for is read against a ticket of the

@@ -454,6 +454,39 @@ func (q *Queries) PatientTrail(ctx context.Context, db DBTX, arg PatientTrailPar
 	return items, nil
 }
 
+const placeOfEntry = `-- name: PlaceOfEntry :one
+select epoch, tx::text as tx, coalesce(patient_id, '')::text as patient_id, coalesce(patient_practice, '')::text as patient_practice
+  from audit.event
+ where event_id = $1 and occurred_at between $2 and $3
+`
+
+type PlaceOfEntryParams struct {
+	EventID string
+	Since   time.Time
+	Until   time.Time
+}
+
+type PlaceOfEntryRow struct {
+	Epoch           int32
+	Tx              string
+	PatientID       string
+	PatientPractice string
+}
+
+// PlaceOfEntry is an entry's place in the order of the log, for a proof. A
+// UUIDv7 begins with its time, so that only the partitions around are looked at.
+func (q *Queries) PlaceOfEntry(ctx context.Context, db DBTX, arg PlaceOfEntryParams) (PlaceOfEntryRow, error) {
+	row := db.QueryRow(ctx, placeOfEntry, arg.EventID, arg.Since, arg.Until)
+	var i PlaceOfEntryRow
+	err := row.Scan(
+		&i.Epoch,
+		&i.Tx,
+		&i.PatientID,
+		&i.PatientPractice,
+	)
+	return i, err
+}
+
 const practiceTrail = `-- name: PracticeTrail :many
 
 with scanned as (
