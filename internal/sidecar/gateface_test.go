@@ -376,6 +376,15 @@ func TestATokenWithoutAPracticeMeansTheOnlyOne(t *testing.T) {
 	t.Parallel()
 	w := start(t, options{home: "north"})
 	tok := w.token(t, claims{"practice_id": nil})
+	// On a busy machine the issuer's keys may take longer than a question waits.
+	one := func(q *pb.Question) *pb.Answer {
+		t.Helper()
+		for {
+			if a := w.one(t, q); a.GetRefusal().GetDetail() != "keys_unavailable" {
+				return a
+			}
+		}
+	}
 	operator := func() pb.GateServiceClient { return pb.NewGateServiceClient(connect(t, w.addr, "operator-token")) }
 	add := func(practice string) {
 		t.Helper()
@@ -385,20 +394,20 @@ func TestATokenWithoutAPracticeMeansTheOnlyOne(t *testing.T) {
 		}
 	}
 	// A state that was lost knows of no practice either.
-	refusedWith(t, w.one(t, who(tok)), "unauthenticated", "no_practice")
+	refusedWith(t, one(who(tok)), "unauthenticated", "no_practice")
 	add("north")
-	if c := w.one(t, who(tok)).GetCaller(); c.GetPracticeId() != "north" {
+	if c := one(who(tok)).GetCaller(); c.GetPracticeId() != "north" {
 		t.Errorf("the only practice: got %v", c)
 	}
 	w.restart(t)
-	if c := w.one(t, who(tok)).GetCaller(); c.GetPracticeId() != "north" {
+	if c := one(who(tok)).GetCaller(); c.GetPracticeId() != "north" {
 		t.Errorf("the only practice, after a restart: got %v", c)
 	}
 	add("south")
-	refusedWith(t, w.one(t, who(tok)), "unauthenticated", "no_practice") // though it was remembered
-	refusedWith(t, w.one(t, may(tok, "p-001")), "unauthenticated", "no_practice")
+	refusedWith(t, one(who(tok)), "unauthenticated", "no_practice") // though it was remembered
+	refusedWith(t, one(may(tok, "p-001")), "unauthenticated", "no_practice")
 	w.restart(t)
-	refusedWith(t, w.one(t, who(tok)), "unauthenticated", "no_practice")
+	refusedWith(t, one(who(tok)), "unauthenticated", "no_practice")
 	if c := w.one(t, who(w.of(t, med.RoleNurse))).GetCaller(); c.GetPracticeId() != "north" {
 		t.Errorf("a token that names its practice: got %v", c)
 	}
