@@ -286,6 +286,20 @@ func TestACompromisedAPIIsSeen(t *testing.T) {
 		w.ahead.Store(int64(61 * time.Second))
 	})
 	w.ahead.Store(0)
+	step("it reads, and says that somebody else's call, or one on somebody else, came to nothing", []string{"unentered " + me + " " + a, "unentered " + me + " " + a}, func(t *testing.T) {
+		for _, change := range []func(*audit.Entry){
+			func(e *audit.Entry) { e.Patient = bob },
+			func(e *audit.Entry) { e.Actor.Subject = nurse.Subject },
+		} {
+			e := c.entry(alice, nil)
+			c.read(t, c.ask(t, alice, e.ID), alice)
+			e.Outcome, e.Code = audit.Failure, "cancelled"
+			change(e)
+			c.write(t, e)
+		}
+		w.ahead.Store(int64(61 * time.Second))
+	})
+	w.ahead.Store(0)
 	step("it enters one reading twice, and as a part of another call", []string{"mac " + me + " " + a, "mac " + me + " " + a}, func(t *testing.T) {
 		e := c.entry(alice, nil)
 		r := c.ask(t, alice, e.ID)
