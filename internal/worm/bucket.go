@@ -108,7 +108,7 @@ func (b *bucket) Put(ctx context.Context, name string, data []byte) error {
 		err = ErrNotLocked
 	}
 	if err == nil {
-		err = b.locked(ctx, info, until)
+		err = b.locked(ctx, info)
 	}
 	if err != nil {
 		return fmt.Errorf("keeping %s: %w", name, err)
@@ -125,18 +125,17 @@ func (b *bucket) same(ctx context.Context, name string, data []byte) (minio.Uplo
 	return minio.UploadInfo{Key: b.prefix + name, VersionID: version}, err
 }
 
-// locked reports ErrNotLocked unless nobody can take the version away before
-// the time. One that was put earlier may be free a day earlier.
-func (b *bucket) locked(ctx context.Context, put minio.UploadInfo, until time.Time) error {
-	mode, till, err := b.client.GetObjectRetention(ctx, b.name, put.Key, put.VersionID)
-	if code := minio.ToErrorResponse(err).Code; code == "NoSuchObjectLockConfiguration" || code == "ObjectLockConfigurationNotFoundError" ||
-		code == "InvalidRequest" || code == "NotImplemented" || code == "MethodNotAllowed" {
-		return ErrNotLocked
-	}
+// locked reports ErrNotLocked unless the store says of the version that nobody
+// can take it away: in compliance mode, until the time. One that was put
+// earlier is free earlier. The headers are asked for and not the retention
+// itself: stores differ in how they write that.
+func (b *bucket) locked(ctx context.Context, put minio.UploadInfo) error {
+	info, err := b.client.StatObject(ctx, b.name, put.Key, minio.StatObjectOptions{VersionID: put.VersionID})
 	if err != nil {
 		return fmt.Errorf("asking for the lock: %w", err)
 	}
-	if mode == nil || *mode != minio.Compliance || till == nil || till.Before(b.now()) {
+	until, err := time.Parse(time.RFC3339, info.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"))
+	if err != nil || info.Metadata.Get("X-Amz-Object-Lock-Mode") != string(minio.Compliance) || !until.After(b.now()) {
 		return ErrNotLocked
 	}
 	return nil

@@ -235,8 +235,9 @@ func TestBucket(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		mode, until, err := admin.GetObjectRetention(t.Context(), "locked", key, first.VersionID)
-		if err != nil || mode == nil || *mode != minio.Compliance || until == nil || time.Until(*until) < 29*24*time.Hour {
+		mode := first.Metadata.Get("X-Amz-Object-Lock-Mode")
+		until, err := time.Parse(time.RFC3339, first.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"))
+		if err != nil || mode != "COMPLIANCE" || time.Until(until) < 29*24*time.Hour {
 			t.Errorf("got %v until %v, %v; want compliance for 30 days", mode, until, err)
 		}
 		if err := admin.RemoveObject(t.Context(), "locked", key, minio.RemoveObjectOptions{VersionID: first.VersionID, GovernanceBypass: true}); err == nil {
