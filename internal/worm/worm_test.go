@@ -305,7 +305,7 @@ func startS3(t *testing.T, program string) string {
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		<-ended
+		_ = <-ended // we killed it
 	})
 	for until := time.Now().Add(30 * time.Second); ; {
 		resp, err := http.Get("http://" + address + "/")
