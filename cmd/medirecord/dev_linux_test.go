@@ -50,6 +50,7 @@ func TestDevServer(t *testing.T) {
 	stage("the curl lines that it prints do what the guide shows", func(t *testing.T) { curlLines(t, first) })
 	stage("each role sees its view", func(t *testing.T) { views(t, first) })
 	stage("break-glass, and the audit list that shows it", func(t *testing.T) { breakGlass(t, first) })
+	stage("a disclosure, and its accounting", func(t *testing.T) { disclosure(t, first) })
 	stage("tokens", func(t *testing.T) { tokens(t, first) })
 	stage("two servers side by side know nothing of each other", func(t *testing.T) { sideBySide(t, first, second) })
 	stage("dev --import", func(t *testing.T) { devImport(t, second, bundles) })
@@ -293,6 +294,39 @@ func views(t *testing.T, s *devServer) {
 
 // breakGlassReason must be found nowhere on disk.
 const breakGlassReason = "Þungt haldinn, reason-of-the-emergency ZQX-4711"
+
+// disclosed must be found nowhere on disk either.
+var disclosed = []string{"Zoonosenzentrale of Þingeyri", "9 Quarry-and-Lime Lane", "notifiable psittacosis QXV-31", "two swabs of the throat QXV-32"}
+
+// disclosure records one, and reads its accounting back.
+func disclosure(t *testing.T, s *devServer) {
+	body := fmt.Sprintf(`{"recipient":{"name":%q,"address":%q},"basis":"public_health","purpose":%q,"description":%q,"disclosed_on":"2025-05-05"}`,
+		disclosed[0], disclosed[1], disclosed[2], disclosed[3])
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.info.API+"/api/v1/patients/p-001/disclosures", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+s.info.Tokens["officer"])
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := clients().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		t.Fatalf("recording it: %d", resp.StatusCode)
+	}
+	for who, token := range map[string]string{"the patient": s.info.Tokens["patient"], "an officer": s.info.Tokens["officer"]} {
+		for _, path := range []string{"/api/v1/patients/p-001/disclosures", "/api/v1/patients/p-001/disclosures/accounting"} {
+			got := s.get(t, token, path)
+			for _, text := range disclosed {
+				if got.status != 200 || !strings.Contains(string(got.body), text) {
+					t.Errorf("%s gets %d %s of %s, want %q in it", who, got.status, got.body, path, text)
+				}
+			}
+		}
+	}
+}
 
 func breakGlass(t *testing.T, s *devServer) {
 	token := s.info.Tokens["break_glass"]

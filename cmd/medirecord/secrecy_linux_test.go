@@ -204,6 +204,9 @@ func secrets(s *search, b *bundles, people map[string]answer) {
 		}
 	}
 	s.secret(breakGlassReason)
+	for _, v := range disclosed {
+		s.secret(v)
+	}
 	for _, p := range people {
 		for _, field := range []string{"name", "ssn", "dob", "diagnosis"} {
 			s.secret(p.field(field))
