@@ -187,3 +187,41 @@ func (p *parser) number(column string, bits int) int64 {
 	}
 	return n
 }
+
+// recordOf reads a record from its texts in the order of Columns, or returns
+// nil when one is not as Texts writes it.
+func recordOf(t *[22]*string) *Record {
+	for i, text := range t {
+		if text == nil && !nullable[i] {
+			return nil
+		}
+	}
+	version, e1 := strconv.ParseInt(*t[0], 10, 16)
+	epoch, e2 := strconv.ParseInt(*t[1], 10, 32)
+	tx, e3 := strconv.ParseUint(*t[2], 10, 64)
+	occurred, e4 := strconv.ParseInt(*t[4], 10, 64)
+	recorded, e5 := strconv.ParseInt(*t[5], 10, 64)
+	nonce, e6 := hex.DecodeString(*t[21])
+	for _, err := range []error{e1, e2, e3, e4, e5, e6} {
+		if err != nil {
+			return nil
+		}
+	}
+	r := &Record{
+		Version: int16(version), Epoch: int32(epoch), TX: tx, ID: *t[3], OccurredAt: time.UnixMicro(occurred).UTC(), RecordedAt: time.UnixMicro(recorded).UTC(), //nolint:gosec // parsed as such
+		Parent: t[6], ActorIssuer: *t[7], ActorSubject: *t[8], ActorPractice: t[9], Patient: t[10], PatientPractice: t[11],
+		Action: *t[12], ResourceType: *t[13], ResourceID: *t[14], Outcome: *t[15], Code: t[16], BreakGlass: *t[17] == "t",
+		ContextNonce: t[18], ContextMAC: t[19], Detail: *t[20], Nonce: nonce,
+	}
+	var digits [20]byte
+	is := func(b []byte, s string) bool { return string(b) == s }
+	if !is(strconv.AppendInt(digits[:0], version, 10), *t[0]) || !is(strconv.AppendInt(digits[:0], epoch, 10), *t[1]) ||
+		!is(strconv.AppendUint(digits[:0], tx, 10), *t[2]) || !is(strconv.AppendInt(digits[:0], occurred, 10), *t[4]) ||
+		!is(strconv.AppendInt(digits[:0], recorded, 10), *t[5]) || *t[17] != "t" && *t[17] != "f" || hex.EncodeToString(nonce) != *t[21] {
+		return nil
+	}
+	return r
+}
+
+// nullable says which of the Columns may be NULL.
+var nullable = [22]bool{6: true, 9: true, 10: true, 11: true, 16: true, 18: true, 19: true}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/medirecord/medirecord/internal/med"
+)
+
+// sample makes a log of entries, one a second, and says of which month each is.
+func sample(n int) (out []*Record) {
+	start := time.Date(2026, 11, 30, 23, 59, 0, 0, time.UTC)
+	for i := range n {
+		at := start.Add(time.Duration(i) * time.Second).Add(5 * time.Millisecond)
+		r := &Record{
+			Epoch: 1, TX: uint64(1000 + i/3), OccurredAt: at, RecordedAt: at.Add(7 * time.Millisecond),
+			ActorIssuer: "test", ActorSubject: fmt.Sprintf("nurse-%d \"x\" \\ Zoë", i%3), Action: "read", ResourceType: "patient", ResourceID: "p",
+			Outcome: "denied", Detail: `{"roles":["nurse"]}`, Nonce: bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 8), Version: 1,
+		}
+		id := UUID{}
+		u, _ := ParseUUID(med.NewUUID(at))
+		copy(id[:], u[:])
+		id[9] = byte(i) // in order within a transaction too
+		r.ID = id.String()
+		if i%4 != 0 {
+			p := fmt.Sprintf("p-%d", i%5)
+			r.Patient = &p
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// exported is an export of the places [from, to) as the month's file.
+func exported(t *testing.T, all []*Record, from, to int, month string) []byte {
+	t.Helper()
+	left, right, whole := &Range{}, &Range{Begin: int64(to), End: int64(to)}, &Range{}
+	pm := NewMapCheck()
+	for i, r := range all {
+		h := r.Hash()
+		whole.Append(h)
+		if r.Patient != nil {
+			pm.Add(KeyOf(*r.Patient), h)
+		}
+		switch {
+		case i < from:
+			left.Append(h)
+		case i >= to:
+			right.Append(h)
+		}
+	}
+	c := Checkpoint{Origin: "test/1", Size: int64(len(all)), Root: whole.Root(), Patients: pm.Root()}
+	h := ExportHeader{Origin: c.Origin, Epoch: 1, Month: month, From: int64(from), To: int64(to), Size: c.Size, Checkpoint: c.Text()}
+	for _, x := range left.Hashes {
+		h.Left = append(h.Left, x[:])
+	}
+	for _, x := range right.Hashes {
+		h.Right = append(h.Right, x[:])
+	}
+	var b bytes.Buffer
+	w, err := NewExport(&b, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range all[from:to] {
+		id, _ := ParseUUID(r.ID)
+		if m := r.OccurredAt.Format("2006-01"); m != month {
+			err = w.Neighbour(int64(from+i), r.Hash(), id, m)
+		} else {
+			err = w.Entry(int64(from+i), r.Hash(), r)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// unsigned trusts any checkpoint that reads: signatures are another test's.
+func unsigned(text string) (*Head, error) {
+	c, err := ParseCheckpoint(text)
+	if err != nil {
+		return nil, err
+	}
+	return &Head{Checkpoint: *c, Note: text}, nil
+}
+
+func verifyExport(t *testing.T, file []byte, known func(int64, int) []tlog.Hash) (*FileResult, []Finding) {
+	t.Helper()
+	var found []Finding
+	res, err := VerifyExport(bytes.NewReader(file), func(f Finding) { found = append(found, f) }, unsigned, known, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, found
+}
+
+// lines unpacks an export, and packed packs one.
+func lines(t *testing.T, file []byte) []string {
+	t.Helper()
+	gz, err := gzip.NewReader(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(gz)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+}
+
+func packed(l []string) []byte {
+	var b bytes.Buffer
+	gz := gzip.NewWriter(&b)
+	_, _ = io.WriteString(gz, strings.Join(l, "\n")+"\n")
+	_ = gz.Close()
+	return b.Bytes()
+}
+
+func TestACleanExportGivesNoFinding(t *testing.T) {
+	t.Parallel()
+	all := sample(1500)
+	for _, x := range [][2]int{{0, 60}, {0, 1}, {55, 70}, {60, 1500}, {58, 1500}} {
+		month := "2026-12"
+		if x[0] == 0 {
+			month = "2026-11"
+		}
+		file := exported(t, all, x[0], x[1], month)
+		res, found := verifyExport(t, file, nil)
+		if len(found) > 0 || !res.Proved || res.Head == nil {
+			t.Errorf("%v: got %v, proved %v", x, found, res.Proved)
+		}
+		// Another's JSON of the same is the same.
+		l := lines(t, file)
+		for i := range l {
+			var v any
+			d := json.NewDecoder(strings.NewReader(l[i]))
+			d.UseNumber()
+			if err := d.Decode(&v); err != nil {
+				t.Fatal(err)
+			}
+			b, err := json.MarshalIndent(v, "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			l[i] = strings.ReplaceAll(string(b), "\n", " ")
+		}
+		if res, found := verifyExport(t, packed(l), nil); len(found) > 0 || !res.Proved {
+			t.Errorf("%v, written by another: got %v, proved %v", x, found, res.Proved)
+		}
+	}
+}
+
+// What is done to a file is named to the entry.
+func TestATamperedExportIsNamed(t *testing.T) {
+	t.Parallel()
+	all := sample(900)
+	file := exported(t, all, 60, 900, "2026-12")
+	column := func(name, from, to string) func([]string) []string {
+		return func(l []string) []string {
+			was := l[101]
+			l[101] = strings.Replace(l[101], `"`+name+`":"`+from, `"`+name+`":"`+to, 1)
+			if l[101] == was {
+				t.Errorf("%s is not changed", name)
+			}
+			return l
+		}
+	}
+	at := all[160] // line 101 is the place 160
+	micro := fmt.Sprint(at.OccurredAt.UnixMicro())
+	for name, c := range map[string]struct {
+		change func([]string) []string
+		want   []string // kind, place
+	}{
+		"an actor is altered":      {column("actor_subject", "nurse", "n"), []string{"altered 160"}},
+		"an outcome is altered":    {column("outcome", "denied", "success"), []string{"altered 160"}},
+		"an entry is re-dated":     {column("occurred_at", micro[:len(micro)-6], fmt.Sprint((at.OccurredAt.UnixMicro()-86400e6)/1e6)), []string{"re-dated 160"}},
+		"recorded at another time": {column("recorded_at", micro[:8], micro[:7]+"0"), []string{"re-dated 160"}},
+		"a transaction is changed": {column("tx", "1053", "1054"), []string{"reordered 160"}},
+		"a line is taken out":      {func(l []string) []string { return slices.Delete(l, 101, 102) }, []string{"file -1", "missing 160"}},
+		"a hundred lines are gone": {func(l []string) []string { return slices.Delete(l, 101, 201) }, []string{"file -1", "missing 160", "missing 259"}},
+		"a line is there twice":    {func(l []string) []string { return slices.Insert(l, 300, l[101]) }, []string{"file -1", "added 160"}},
+		"two lines are swapped":    {func(l []string) []string { l[101], l[102] = l[102], l[101]; return l }, []string{"reordered 160"}},
+		"two entries are swapped": {func(l []string) []string {
+			a, b, _ := strings.Cut(l[101], `"entry"`)
+			c, d, _ := strings.Cut(l[400], `"entry"`)
+			l[101], l[400] = a+`"entry"`+d, c+`"entry"`+b
+			return l
+		}, []string{"reordered 160", "reordered 459"}},
+		"it is cut off":            {func(l []string) []string { return l[:500] }, []string{"file -1", "missing 559", "missing 899"}},
+		"it goes on after its end": {func(l []string) []string { return append(l, l[5]) }, []string{"file -1"}},
+		"an entry and its hash change": {func(l []string) []string {
+			r := *at
+			r.ActorSubject = "somebody else"
+			h := r.Hash()
+			var w bytes.Buffer
+			e, _ := NewExport(&w, ExportHeader{})
+			_ = e.Entry(160, h, &r)
+			_ = e.Close()
+			l[101] = lines(t, w.Bytes())[1]
+			return l
+		}, []string{"checkpoint -1"}},
+		"a column is not canonical": {column("tx", "", "0"), []string{"altered 160"}},
+		"a line is nonsense":        {func(l []string) []string { l[101] = "{}"; return l }, []string{"file -1", "missing 160"}},
+		"another checkpoint": {func(l []string) []string {
+			other := lines(t, exported(t, sample(899), 60, 899, "2026-12"))
+			l[0] = strings.Replace(other[0], `"to":899`, `"to":900`, 1)
+			l[0] = strings.Replace(l[0], `"size":899`, `"size":900`, 1)
+			return l
+		}, []string{"file -1"}},
+		"the month is another": {func(l []string) []string { l[0] = strings.Replace(l[0], "2026-12", "2027-01", 1); return l }, []string{"file 60", "file 899"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, found := verifyExport(t, packed(c.change(lines(t, file))), nil)
+			var got []string
+			for _, f := range found {
+				got = append(got, fmt.Sprintf("%s %d", f.Kind, f.Index))
+			}
+			for _, w := range c.want {
+				if !slices.Contains(got, w) {
+					t.Errorf("got %v, want %s among it", found, w)
+				}
+			}
+			if len(c.want) == 1 && len(found) != 1 {
+				t.Errorf("got %v, want nothing but %s", found, c.want[0])
+			}
+		})
+	}
+	t.Run("an entry and its hash, against what is kept outside", func(t *testing.T) {
+		t.Parallel()
+		l := lines(t, file)
+		r := *at
+		r.ActorSubject = "somebody else"
+		var w bytes.Buffer
+		e, _ := NewExport(&w, ExportHeader{})
+		_ = e.Entry(160, r.Hash(), &r)
+		_ = e.Close()
+		l[101] = lines(t, w.Bytes())[1]
+		kept := func(from int64, n int) (out []tlog.Hash) {
+			for _, r := range all[from : from+int64(n)] {
+				out = append(out, r.Hash())
+			}
+			return out
+		}
+		res, found := verifyExport(t, packed(l), kept)
+		if len(found) != 1 || found[0].Kind != Altered || found[0].Index != 160 || !res.Proved {
+			t.Errorf("got %v, want entry 160 altered and the rest proved", found)
+		}
+	})
+	t.Run("no export at all", func(t *testing.T) {
+		t.Parallel()
+		for _, b := range [][]byte{nil, []byte("x"), packed([]string{"{}"}), file[:20]} {
+			if _, err := VerifyExport(bytes.NewReader(b), nil, unsigned, nil, nil); !errors.Is(err, ErrExport) {
+				t.Errorf("got %v, want %v", err, ErrExport)
+			}
+		}
+	})
+}
+
+func FuzzVerifyExport(f *testing.F) {
+	f.Add([]byte(`{"i":1,"leaf":"","entry":{}}`))
+	f.Add([]byte(`{"end":true,"count":3}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		p, _ := parseLine(line, nil)
+		if p.row != nil && p.row.Hash != p.row.Record.Hash() {
+			t.Fatal("the quick way hashes something else")
+		}
+	})
+}
+
+func BenchmarkVerifyExport(b *testing.B) {
+	all := sample(50_000)
+	var buf bytes.Buffer
+	e, _ := NewExport(&buf, ExportHeader{To: 50_000, Size: 50_000, Month: "2026-12"})
+	for i, r := range all {
+		_ = e.Entry(int64(i), r.Hash(), r)
+	}
+	_ = e.Close()
+	b.ResetTimer()
+	for b.Loop() {
+		if _, err := VerifyExport(bytes.NewReader(buf.Bytes()), func(Finding) {}, unsigned, nil, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(50_000*b.N)/b.Elapsed().Seconds(), "rows/s")
+}

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"bufio"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// FileResult is what the verification of an export came to.
+type FileResult struct {
+	Header ExportHeader
+	Head   *Head // the checkpoint, when it is signed as it must be
+	Rows   int64 // entries that were hashed
+	Proved bool  // the leaves lead to the checkpoint's root
+}
+
+// maxLine is more than any entry has.
+const maxLine = 1 << 20
+
+// VerifyExport reads an export to its end and tells of everything in it that
+// is not as it was sealed. trust verifies a checkpoint's signatures. known
+// returns the leaves that somebody outside keeps of [from, from+n), or none; it
+// may be nil. taken, when not nil, gets each place in its order. It returns an
+// error only when the file cannot be read as an export at all.
+func VerifyExport(r io.Reader, tell func(Finding), trust func(note string) (*Head, error), known func(from int64, n int) []tlog.Hash,
+	taken func(*Matched),
+) (*FileResult, error) {
+	gz, err := gzip.NewReader(r)
+	if err != nil {
+		return nil, ErrExport
+	}
+	in := bufio.NewReaderSize(gz, 1<<20)
+	line, err := in.ReadSlice('\n')
+	if err != nil {
+		return nil, ErrExport
+	}
+	f := &file{out: &FileResult{}, tell: tell, known: known, taken: taken}
+	h := &f.out.Header
+	if json.Unmarshal(line, h) != nil || h.Format != ExportFormat {
+		return nil, ErrExport
+	}
+	left, err1 := RangeOf(0, h.From, hashesOf(h.Left))
+	f.right, err = RangeOf(h.To, h.Size, hashesOf(h.Right))
+	if err1 != nil || err != nil || h.From > h.To {
+		return nil, fmt.Errorf("%w: its ranges do not fit its bounds", ErrExport)
+	}
+	f.v = &Verifier{Epoch: h.Epoch, Tell: tell, Tree: left}
+	f.next, f.whole, f.ahead = h.From, true, map[int64]*place{}
+	f.head(trust)
+	err = InOrder(max(1, runtime.GOMAXPROCS(0)), chunks(in), func(_ int, lines [][]byte) ([]place, error) {
+		out := make([]place, len(lines))
+		var buf []byte
+		for i, l := range lines {
+			out[i], buf = parseLine(l, buf)
+		}
+		return out, nil
+	}, f.take)
+	if err != nil && !errors.Is(err, errCutOff) {
+		return nil, err
+	}
+	if err != nil {
+		f.say(Misfiled, -1, "the file is cut off or damaged")
+	}
+	f.finish()
+	return f.out, nil
+}
+
+var errCutOff = errors.New("cut off")
+
+func hashesOf(in [][]byte) (out []tlog.Hash) {
+	for _, b := range in {
+		if len(b) != tlog.HashSize {
+			return nil // RangeOf counts
+		}
+		out = append(out, tlog.Hash(b))
+	}
+	return out
+}
+
+// chunks reads lines, some hundreds at a time.
+func chunks(in *bufio.Reader) func() ([][]byte, bool, error) {
+	return func() ([][]byte, bool, error) {
+		const most = 512
+		var out [][]byte
+		all := make([]byte, 0, 512<<10)
+		for len(out) < most {
+			line, err := in.ReadSlice('\n')
+			switch {
+			case errors.Is(err, io.EOF) && len(line) == 0:
+				return out, len(out) > 0, nil
+			case err != nil:
+				if len(out) > 0 {
+					// What came before is verified; the next call fails again.
+					return append(out, []byte("cut off")), true, nil
+				}
+				return nil, false, errCutOff
+			}
+			if len(all)+len(line) > cap(all) {
+				all = make([]byte, 0, max(512<<10, len(line)))
+			}
+			at := len(all)
+			all = append(all, line[:len(line)-1]...)
+			out = append(out, all[at:len(all):len(all)])
+		}
+		return out, true, nil
+	}
+}
+
+// file is an export under verification.
+type file struct {
+	out     *FileResult
+	v       *Verifier
+	right   *Range
+	tell    func(Finding)
+	known   func(from int64, n int) []tlog.Hash
+	taken   func(*Matched)
+	m       *Matched
+	next    int64            // the place that comes next
+	ahead   map[int64]*place // lines that wait for those before them
+	highest int64
+	over    bool
+	lines   int64
+	ended   bool
+	whole   bool // every leaf so far is there
+	lastTX  uint64
+	lastID  UUID
+}
+
+func (f *file) say(k Kind, i int64, note string) {
+	f.tell(Finding{Kind: k, Epoch: f.out.Header.Epoch, Index: i, Note: note})
+}
+
+func (f *file) head(trust func(string) (*Head, error)) {
+	h := &f.out.Header
+	head, err := trust(h.Checkpoint)
+	switch {
+	case err != nil:
+		f.say(BadHead, -1, err.Error())
+	case head.Origin != h.Origin || head.Size != h.Size:
+		f.say(Misfiled, -1, "the header and its checkpoint are not of the same log and size")
+	default:
+		f.out.Head = head
+	}
+}
+
+// take verifies some lines.
+func (f *file) take(places []place) error {
+	for n := range places {
+		f.line(&places[n])
+	}
+	f.flush()
+	return nil
+}
+
+func (f *file) line(p *place) {
+	if f.ended {
+		if !f.over {
+			f.say(Misfiled, -1, "there are lines after the end")
+		}
+		f.over = true
+		return
+	}
+	if p.end {
+		f.ended = true
+		if p.count != f.lines {
+			f.say(Misfiled, -1, fmt.Sprintf("it ends after %d lines, and says it has %d", f.lines, p.count))
+		}
+		return
+	}
+	f.lines++
+	switch _, twice := f.ahead[p.i]; {
+	case p.err != nil && p.leaf == (tlog.Hash{}):
+		f.say(Misfiled, -1, fmt.Sprintf("line %d: %v", f.lines+1, p.err))
+	case p.i < f.out.Header.From || p.i >= f.out.Header.To:
+		f.stray(p, Added, "it is outside of the file's bounds")
+	case p.i < f.next || twice:
+		f.stray(p, Added, "its place has an entry already")
+	case p.i > f.next:
+		f.highest = max(f.highest, p.i)
+		if f.ahead[p.i] = p; len(f.ahead) > maxAhead {
+			f.skip()
+		}
+	default:
+		if p.i < f.highest {
+			f.stray(p, Reordered, "its line stands behind that of a later entry")
+		}
+		f.put(p)
+		f.drain()
+	}
+}
+
+// maxAhead is how many lines may wait for one that should have come before.
+const maxAhead = 10_000
+
+// drain puts the lines that have waited for the one before.
+func (f *file) drain() {
+	for p := f.ahead[f.next]; p != nil; p = f.ahead[f.next] {
+		delete(f.ahead, f.next)
+		f.put(p)
+	}
+}
+
+// skip gives up waiting for what should stand before the lines that wait.
+func (f *file) skip() {
+	for len(f.ahead) > 0 {
+		first := f.out.Header.To
+		for i := range f.ahead {
+			first = min(first, i)
+		}
+		f.hole(first)
+		f.drain()
+	}
+}
+
+// flush hands on what is in its places.
+func (f *file) flush() {
+	if m := f.m; m != nil {
+		f.m = nil
+		f.outside(m)
+		f.v.Add(m)
+		if f.taken != nil {
+			f.taken(m)
+		}
+	}
+}
+
+// put puts a line into its place.
+func (f *file) put(p *place) {
+	if f.m == nil {
+		f.m = newMatched(f.next, nil)
+	}
+	m := f.m
+	f.next++
+	m.leaves = append(m.leaves, p.leaf)
+	m.state = append(m.state, lost)
+	m.about = append(m.about, PatientKey{})
+	at := len(m.leaves) - 1
+	switch {
+	case p.err != nil:
+		f.tell(Finding{Kind: Altered, Epoch: f.v.Epoch, Index: p.i, ID: p.id.String(), Note: p.err.Error()})
+	case p.row == nil:
+		m.state[at] = elsewhere
+	case p.row.Hash != p.leaf:
+		m.suspects = append(m.suspects, suspect{place: p.i, id: p.id, named: true, leaf: p.leaf, row: p.row, lo: f.lastTX, hi: p.row.TX + 100})
+	default:
+		m.rows++
+		m.fill(at, p.row)
+		f.order(p)
+	}
+}
+
+// order holds a good entry against the one before and the file's month.
+func (f *file) order(p *place) {
+	if p.row.Epoch != f.out.Header.Epoch || p.row.OccurredAt.Format("2006-01") != f.out.Header.Month {
+		f.tell(Finding{Kind: Misfiled, Epoch: f.v.Epoch, Index: p.i, ID: p.id.String(), Note: "the entry is of another month or epoch than the file"})
+	}
+	if p.row.TX < f.lastTX || p.row.TX == f.lastTX && string(p.id[:]) <= string(f.lastID[:]) {
+		f.tell(Finding{Kind: Reordered, Epoch: f.v.Epoch, Index: p.i, ID: p.id.String(), Note: "it comes before the entry that stands before it"})
+	}
+	f.lastTX, f.lastID = p.row.TX, p.id
+}
+
+// stray tells of a line that stands where it does not belong.
+func (f *file) stray(p *place, kind Kind, note string) {
+	f.tell(Finding{Kind: kind, Epoch: f.v.Epoch, Index: p.i, ID: p.id.String(), Note: note})
+}
+
+// hole tells of places without a line. What the tree needs of them is lost,
+// unless somebody outside has it.
+func (f *file) hole(to int64) {
+	const most = 1000
+	f.flush()
+	for at := f.next; at < to; {
+		n := int(min(4096, to-at))
+		var leaves []tlog.Hash
+		if f.known != nil {
+			leaves = f.known(at, n)
+		}
+		if leaves == nil {
+			f.whole = false
+			leaves = make([]tlog.Hash, n)
+		}
+		m := newMatched(at, leaves)
+		f.v.Add(m)
+		if f.taken != nil {
+			f.taken(m)
+		}
+		at += int64(n)
+	}
+	for i := f.next; i < to; i++ {
+		if i-f.next == most {
+			f.tell(Finding{Kind: Missing, Epoch: f.v.Epoch, Index: i, Last: to - 1, Note: "the file has no lines for them"})
+			break
+		}
+		f.tell(Finding{Kind: Missing, Epoch: f.v.Epoch, Index: i, Note: "the file has no line for it"})
+	}
+	f.next = to
+}
+
+// outside holds the leaves against those that somebody outside keeps. Where
+// they differ, what is kept outside is right.
+func (f *file) outside(m *Matched) {
+	if f.known == nil || len(m.leaves) == 0 {
+		return
+	}
+	kept := f.known(m.first, len(m.leaves))
+	for i, h := range kept {
+		if h == m.leaves[i] {
+			continue
+		}
+		f.tell(Finding{Kind: Altered, Epoch: f.v.Epoch, Index: m.first + int64(i), Note: "the leaf is not the one that is kept outside: the entry was rewritten together with its hash"})
+		m.leaves[i], m.state[i] = h, lost
+	}
+}
+
+// finish holds the tree against the checkpoint.
+func (f *file) finish() {
+	h := f.out.Header
+	f.skip()
+	if f.next < h.To {
+		f.hole(h.To)
+	}
+	f.flush()
+	if !f.ended {
+		f.say(Misfiled, -1, "the file has no end: it was cut off")
+	}
+	f.v.Finish()
+	f.out.Rows = f.v.Rows
+	if !f.whole || f.out.Head == nil || f.v.Tree.Join(f.right) != nil {
+		return
+	}
+	if f.out.Proved = f.out.Head.fits(f.v.Tree.Root()); !f.out.Proved {
+		f.say(BadHead, -1, "its entries and hashes do not lead to the root that was signed: something was rewritten together with its hash, and what is kept outside (--sink) can tell which")
+	}
+}
