@@ -5,6 +5,7 @@ package audit
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -12,7 +13,7 @@ import (
 // Kind says what a verification found.
 type Kind string
 
-// Kinds of findings. All but a gap say that somebody has changed something.
+// Kinds of findings. All but the last two say that somebody has changed something.
 const (
 	Altered    Kind = "altered"    // the entry is there, and is not what was sealed
 	Redated    Kind = "re-dated"   // the same, and its time is what was changed
@@ -24,8 +25,9 @@ const (
 	BadMap     Kind = "map"        // the patient map does not follow from the entries
 	BadHead    Kind = "checkpoint" // a head is not signed as the policy asks, or of another tree
 	RolledBack Kind = "rolled back"
-	Misfiled   Kind = "file" // an export is not what an export says it is
-	Gap        Kind = "gap"  // nothing covers these places: nothing can be said of them
+	Misfiled   Kind = "file"     // an export is not what an export says it is
+	Gap        Kind = "gap"      // nothing covers these places: nothing can be said of them
+	Unproved   Kind = "unproved" // what would prove it is not there
 )
 
 // Finding is one thing that is not as it was sealed, named by place and id.
@@ -39,9 +41,9 @@ type Finding struct {
 	Where string `json:"where,omitempty"` // the file
 }
 
-// Tampering reports whether somebody must have changed something. A gap alone
-// does not say so.
-func (f Finding) Tampering() bool { return f.Kind != Gap }
+// Tampering reports whether somebody must have changed something. A gap or a
+// lack of proof alone does not say so.
+func (f Finding) Tampering() bool { return f.Kind != Gap && f.Kind != Unproved }
 
 func (f Finding) String() string {
 	var b strings.Builder
@@ -120,8 +122,10 @@ func ParseUUID(s string) (u UUID, ok bool) {
 // Head is a checkpoint whose signatures have been found good.
 type Head struct {
 	Checkpoint
-	Note string
-	From string // where it was found: the database, a file, a sink
+	Note   string
+	From   string    // where it was found: the database, a file, a sink
+	Enough bool      // as many witnesses have cosigned as the policy asks
+	At     time.Time // of the latest cosignature; zero without one
 }
 
 // fits reports whether the tree and map at the head's size are these.

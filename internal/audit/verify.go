@@ -45,7 +45,6 @@ type Matched struct {
 	suspects []suspect
 	rows     int64
 	pruned   int64
-	elsewhen []int64 // places whose entries another file has
 }
 
 // States of a place.
@@ -139,6 +138,7 @@ type Want struct {
 	Patients tlog.Hash
 	Kind     Kind // of the finding when it is not so
 	What     string
+	Good     func() // called when it is so; may be nil
 }
 
 // maxSuspects is how many suspicions are kept to be held against each other.
@@ -152,11 +152,14 @@ type Verifier struct {
 	Tell  func(Finding)
 	Tree  *Range    // of the leaves so far; begins with what is left of them
 	Map   *MapCheck // nil when the log is not read from its beginning
-	Wants []Want    // sorted by size
 
 	Rows, Pruned int64
+	wants        []Want // sorted by size
+	wrong        map[Kind]bool
+	mapWrong     bool
+	rootAt       int64
+	rootIs       tlog.Hash
 	suspects     []suspect
-	mapBad       bool
 }
 
 // Add goes on with the stretch that begins where the last one ended.
@@ -186,26 +189,54 @@ func (v *Verifier) Add(m *Matched) {
 	v.reach()
 }
 
-// reach holds what is said of the log at this size against the log.
+// Want asks for what is said of the log at a size to come.
+func (v *Verifier) Want(w ...Want) {
+	v.wants = append(v.wants, w...)
+	slices.SortStableFunc(v.wants, func(a, b Want) int { return cmp.Compare(a.Size, b.Size) })
+}
+
+// reach holds what is said of the log at this size against the log. What goes
+// on being wrong is told once.
 func (v *Verifier) reach() {
-	for len(v.Wants) > 0 && v.Wants[0].Size <= v.Tree.End {
-		w := v.Wants[0]
-		v.Wants = v.Wants[1:]
+	for len(v.wants) > 0 && v.wants[0].Size <= v.Tree.End {
+		w := v.wants[0]
+		v.wants = v.wants[1:]
 		if w.Size < v.Tree.End {
 			continue // before the beginning
 		}
-		if v.Tree.Root() != w.Root {
+		good := v.root() == w.Root
+		if !good && !v.wrong[w.Kind] {
 			v.Tell(Finding{Kind: w.Kind, Epoch: v.Epoch, Index: -1, Note: fmt.Sprintf("%s is of another tree of %d entries than this log", w.What, w.Size)})
-			continue
 		}
-		if v.Map == nil || !v.Map.Whole() || v.mapBad || w.Patients == v.Map.Root() {
-			continue
+		if v.wrong == nil {
+			v.wrong = map[Kind]bool{}
 		}
-		if w.Kind == BadHead { // what is signed is right: the entries say otherwise
-			v.mapBad = true
+		v.wrong[w.Kind] = !good
+		if w.Good != nil && good {
+			w.Good()
 		}
+		if good {
+			v.reachMap(w)
+		}
+	}
+}
+
+func (v *Verifier) root() tlog.Hash {
+	if v.rootAt != v.Tree.End || v.rootAt == 0 {
+		v.rootAt, v.rootIs = v.Tree.End, v.Tree.Root()
+	}
+	return v.rootIs
+}
+
+func (v *Verifier) reachMap(w Want) {
+	if v.Map == nil || !v.Map.Whole() {
+		return
+	}
+	good := w.Patients == v.Map.Root()
+	if !good && !v.mapWrong {
 		v.Tell(Finding{Kind: BadMap, Epoch: v.Epoch, Index: -1, Note: fmt.Sprintf("the patient map of %s is not the one that its %d entries make", w.What, w.Size)})
 	}
+	v.mapWrong = !good
 }
 
 // say tells of a suspicion that stays one.

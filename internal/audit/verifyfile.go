@@ -26,7 +26,9 @@ type FileResult struct {
 const maxLine = 1 << 20
 
 // VerifyExport reads an export to its end and tells of everything in it that
-// is not as it was sealed. trust verifies a checkpoint's signatures. known
+// is not as it was sealed. trust verifies a checkpoint's
+// signatures; with an error it returns a head too when the log's own signature is
+// good. known
 // returns the leaves that somebody outside keeps of [from, from+n), or none; it
 // may be nil. taken, when not nil, gets each place in its order. It returns an
 // error only when the file cannot be read as an export at all.
@@ -116,22 +118,23 @@ func chunks(in *bufio.Reader) func() ([][]byte, bool, error) {
 
 // file is an export under verification.
 type file struct {
-	out     *FileResult
-	v       *Verifier
-	right   *Range
-	tell    func(Finding)
-	known   func(from int64, n int) []tlog.Hash
-	taken   func(*Matched)
-	m       *Matched
-	next    int64            // the place that comes next
-	ahead   map[int64]*place // lines that wait for those before them
-	highest int64
-	over    bool
-	lines   int64
-	ended   bool
-	whole   bool // every leaf so far is there
-	lastTX  uint64
-	lastID  UUID
+	out       *FileResult
+	v         *Verifier
+	right     *Range
+	tell      func(Finding)
+	known     func(from int64, n int) []tlog.Hash
+	taken     func(*Matched)
+	m         *Matched
+	next      int64            // the place that comes next
+	ahead     map[int64]*place // lines that wait for those before them
+	highest   int64
+	over      bool
+	lines     int64
+	ended     bool
+	whole     bool // every leaf so far is there
+	lastTX    uint64
+	lastEpoch int32
+	lastID    UUID
 }
 
 func (f *file) say(k Kind, i int64, note string) {
@@ -142,6 +145,9 @@ func (f *file) head(trust func(string) (*Head, error)) {
 	h := &f.out.Header
 	head, err := trust(h.Checkpoint)
 	switch {
+	case err != nil && head != nil && head.Origin == h.Origin && head.Size == h.Size:
+		f.say(Unproved, -1, err.Error())
+		f.out.Head = head
 	case err != nil:
 		f.say(BadHead, -1, err.Error())
 	case head.Origin != h.Origin || head.Size != h.Size:
@@ -259,13 +265,14 @@ func (f *file) put(p *place) {
 
 // order holds a good entry against the one before and the file's month.
 func (f *file) order(p *place) {
-	if p.row.Epoch != f.out.Header.Epoch || p.row.OccurredAt.Format("2006-01") != f.out.Header.Month {
-		f.tell(Finding{Kind: Misfiled, Epoch: f.v.Epoch, Index: p.i, ID: p.id.String(), Note: "the entry is of another month or epoch than the file"})
+	if p.row.OccurredAt.Format("2006-01") != f.out.Header.Month {
+		f.tell(Finding{Kind: Misfiled, Epoch: f.v.Epoch, Index: p.i, ID: p.id.String(), Note: "the entry is of another month than the file"})
 	}
-	if p.row.TX < f.lastTX || p.row.TX == f.lastTX && string(p.id[:]) <= string(f.lastID[:]) {
+	// The first entries of an epoch may have been written in the one before.
+	if p.row.Epoch < f.lastEpoch || p.row.Epoch == f.lastEpoch && (p.row.TX < f.lastTX || p.row.TX == f.lastTX && string(p.id[:]) <= string(f.lastID[:])) {
 		f.tell(Finding{Kind: Reordered, Epoch: f.v.Epoch, Index: p.i, ID: p.id.String(), Note: "it comes before the entry that stands before it"})
 	}
-	f.lastTX, f.lastID = p.row.TX, p.id
+	f.lastEpoch, f.lastTX, f.lastID = p.row.Epoch, p.row.TX, p.id
 }
 
 // stray tells of a line that stands where it does not belong.
