@@ -22,9 +22,10 @@ import (
 
 // Exit codes.
 const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitDone     = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitTampered = 3
 )
 
 type cli struct {
@@ -36,6 +37,7 @@ type cli struct {
 	Migrate  migrateCmd  `cmd:"" help:"Bring both databases to this program's schema."`
 	Practice practiceCmd `cmd:"" help:"Add and list practices."`
 	Import   importCmd   `cmd:"" help:"Import FHIR R4 bundles and bulk NDJSON folders."`
+	Audit    auditCmd    `cmd:"" help:"Export and verify the audit trail."`
 	Token    tokenCmd    `cmd:"" help:"Print a token of a development server."`
 	Policy   policyCmd   `cmd:"" help:"Try a policy file."`
 	Config   configCmd   `cmd:"" help:"Show the configuration."`
@@ -97,9 +99,14 @@ type usage struct{ error }
 // errReported is a failure that has been reported already.
 var errReported = errors.New("reported")
 
+// errTampered says that a verification found tampering, and has told of it.
+var errTampered = errors.New("tampered")
+
 func fail(e *env, err error) int {
 	var u usage
 	switch {
+	case errors.Is(err, errTampered):
+		return exitTampered
 	case errors.Is(err, errReported):
 		return exitFailed
 	case errors.As(err, &u):

@@ -74,7 +74,7 @@ var homes = map[string]string{
 	"golang.org/x/mod":                    `internal/audit internal/cosign internal/trail internal/witness internal/app`, // app: the log's keys
 	"go.opentelemetry.io/proto/slim/otlp": `internal/siem`,
 	"golang.org/x/sync":                   `internal/keystore`,
-	"golang.org/x/term":                   `internal/intake`,
+	"golang.org/x/term":                   `internal/intake internal/app`,
 	"golang.org/x/text":                   `internal/envelope`,
 	"google.golang.org/grpc":              `internal/sidecar internal/gate coresdk proto/coresdk/v1 proto/medirecord/v1`,
 	"google.golang.org/protobuf":          `internal/gate internal/sidecar internal/siem proto/coresdk/v1 proto/medirecord/v1`,

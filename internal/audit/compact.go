@@ -22,11 +22,7 @@ var errRange = errors.New("a compact range has not the hashes that its ends ask 
 // RangeOf returns the range with these hashes, as an export keeps it. It reports
 // an error when their number is not the one that the ends ask for.
 func RangeOf(begin, end int64, hashes []tlog.Hash) (*Range, error) {
-	n := 0
-	for at := begin; at >= 0 && at < end; at += 1 << levelAt(at, end) {
-		n++
-	}
-	if begin < 0 || end < begin || end > 1<<60 || n != len(hashes) {
+	if begin < 0 || end < begin || end > 1<<60 || len(Subtrees(begin, end)) != len(hashes) {
 		return nil, errRange
 	}
 	return &Range{begin, end, append([]tlog.Hash(nil), hashes...)}, nil
@@ -53,10 +49,8 @@ func (r *Range) Join(next *Range) error {
 	if next.Begin != r.End {
 		return errRange
 	}
-	for i, at := 0, next.Begin; at < next.End; i++ {
-		level := levelAt(at, next.End)
-		r.push(level, next.Hashes[i])
-		at += 1 << level
+	for i, s := range Subtrees(next.Begin, next.End) {
+		r.push(s.Level, next.Hashes[i])
 	}
 	return nil
 }
@@ -85,4 +79,21 @@ func (r *Range) Root() tlog.Hash {
 		h = tlog.NodeHash(r.Hashes[i], h)
 	}
 	return h
+}
+
+// Subtree is a whole subtree: the N-th of 2^Level leaves.
+type Subtree struct {
+	Level int
+	N     int64
+}
+
+// Subtrees returns the fewest whole subtrees that cover [begin, end), whose
+// hashes a Range holds.
+func Subtrees(begin, end int64) (out []Subtree) {
+	for at := begin; at < end; {
+		level := levelAt(at, end)
+		out = append(out, Subtree{level, at >> level})
+		at += 1 << level
+	}
+	return out
 }

@@ -38,6 +38,10 @@ func (r *resolver) run() {
 			r.v.Tell(Finding{Kind: BadBatch, Epoch: r.v.Epoch, Index: all[j].place, ID: s.row.ID.String(),
 				Note: "the entry is as it was sealed; the list of its batch names another, or other bounds"})
 			continue
+		} else if ok && j != i && r.v.Listed { // its own bytes say that it is right
+			r.done[i] = true
+			r.v.Tell(Finding{Kind: BadBatch, Epoch: r.v.Epoch, Index: all[j].place, ID: s.row.ID.String(), Note: "the entry is as it was sealed; the list of its batch has it in another place"})
+			continue
 		} else if ok && j != i {
 			r.done[i] = true
 			r.v.Tell(Finding{Kind: Reordered, Epoch: r.v.Epoch, Index: s.place, ID: s.row.ID.String(),

@@ -150,8 +150,11 @@ const maxSuspects = 20_000
 type Verifier struct {
 	Epoch int32
 	Tell  func(Finding)
-	Tree  *Range    // of the leaves so far; begins with what is left of them
-	Map   *MapCheck // nil when the log is not read from its beginning
+	Tree  *Range // of the leaves so far; begins with what is left of them
+	// Listed says that the entries' places come from a list of their own, and not
+	// from where they stand.
+	Listed bool
+	Map    *MapCheck // nil when the log is not read from its beginning
 
 	Rows, Pruned int64
 	wants        []Want // sorted by size

@@ -134,8 +134,25 @@ func DB(t testing.TB) *Databases {
 	var b [6]byte
 	_, _ = rand.Read(b[:])
 	d := &Databases{cluster: c, Clinical: "mr_" + hex.EncodeToString(b[:]), Keys: "mrk_" + hex.EncodeToString(b[:])}
+	d.make(t, clinicalTemplate, keysTemplate)
+	return d
+}
+
+// Clone copies both databases as they are. Nobody may be connected to them.
+func (d *Databases) Clone(t testing.TB) *Databases {
+	t.Helper()
+	var b [6]byte
+	_, _ = rand.Read(b[:])
+	c := &Databases{cluster: d.cluster, Clinical: "mr_" + hex.EncodeToString(b[:]), Keys: "mrk_" + hex.EncodeToString(b[:])}
+	c.make(t, d.Clinical, d.Keys)
+	return c
+}
+
+func (d *Databases) make(t testing.TB, clinical, keys string) {
+	t.Helper()
+	c := d.cluster
 	super := Connect(t, c.SuperuserURL("postgres"))
-	for db, template := range map[string]string{d.Clinical: clinicalTemplate, d.Keys: keysTemplate} {
+	for db, template := range map[string]string{d.Clinical: clinical, d.Keys: keys} {
 		Exec(t, super, `create database `+db+` template `+template)
 		Exec(t, super, `revoke all on database `+db+` from public`)
 		Exec(t, super, `grant connect on database `+db+` to medirecord_migrator, medirecord_app, medirecord_trail, medirecord_keys, medirecord_worker, medirecord_retention, medirecord_sealer, medirecord_auditor`)
@@ -152,7 +169,6 @@ func DB(t testing.TB) *Databases {
 			_, _ = conn.Exec(ctx, `drop database if exists `+db+` with (force)`)
 		}
 	})
-	return d
 }
 
 // URL returns the clinical database's address for one of our roles, without

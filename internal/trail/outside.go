@@ -72,11 +72,10 @@ func ReadShelf(ctx context.Context, from Shelf, name, origin string, trust func(
 		head.From = name
 		out.Heads = append(out.Heads, *head)
 	}
-	top := largest(out.Heads)
-	if top == nil {
+	if out.Top = largest(out.Heads); out.Top == nil {
 		return out, nil
 	}
-	size := top.Size
+	size := out.Top.Size
 	out.Leaves = func(from2 int64, n int) []tlog.Hash { return shelfLeaves(ctx, from, root, size, from2, n) }
 	return out, nil
 }
@@ -113,18 +112,26 @@ func shelfLeaves(ctx context.Context, from Shelf, root string, size, first int64
 }
 
 // Join puts together what several keep of a log. The leaves are those of the
-// one that has the largest checkpoint signed by enough.
+// one that has the largest checkpoint.
 func Join(all ...*Outside) *Outside {
 	out := &Outside{}
-	var top *audit.Head
 	for _, o := range all {
 		if o == nil {
 			continue
 		}
-		if h := largest(o.Heads); h != nil && o.Leaves != nil && (top == nil || h.Size > top.Size) {
-			top, out.Leaves = h, o.Leaves
+		if o.Top != nil && (out.Top == nil || o.Top.Size > out.Top.Size) {
+			out.Top, out.Leaves = o.Top, o.Leaves
 		}
 		out.Heads = append(out.Heads, o.Heads...)
 	}
 	return out
+}
+
+// Proved reports whether the leaves lead to the head that is kept with them.
+func (o *Outside) Proved() bool {
+	if o == nil || o.Top == nil {
+		return false
+	}
+	root, err := rootOf(o.Top.Size, func(from int64, n int) ([]tlog.Hash, error) { return o.Leaves(from, n), nil })
+	return err == nil && root == o.Top.Root
 }

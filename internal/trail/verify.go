@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/tlog"
@@ -35,6 +34,7 @@ type Outside struct {
 	// Leaves returns the leaf hashes of [from, from+n); zero where none is kept.
 	// nil: none are.
 	Leaves func(from int64, n int) []tlog.Hash
+	Top    *audit.Head // the head that the leaves lead to
 }
 
 // Verified is what the verification of one epoch came to.
@@ -162,13 +162,9 @@ func (c *check) checkTiles(ctx context.Context) error {
 	if c.anchor == nil {
 		return c.upperTiles(ctx, true)
 	}
-	if c.outside != nil && c.outside.Leaves != nil {
-		root, err := c.rootOf(c.anchor.Size, func(from int64, n int) ([]tlog.Hash, error) { return c.outside.Leaves(from, n), nil })
-		if err != nil {
-			return err
-		}
-		if root == c.anchor.Root {
-			c.kept = c.anchor.Size
+	if c.outside != nil && c.outside.Top != nil {
+		if c.outside.Proved() {
+			c.kept = c.outside.Top.Size
 		} else {
 			c.tell(audit.Unproved, -1, "the tiles that are kept outside do not lead to the checkpoint that is kept with them: they are left aside")
 		}
@@ -176,7 +172,7 @@ func (c *check) checkTiles(ctx context.Context) error {
 	ours := func(from int64, n int) ([]tlog.Hash, error) { return c.s.tiles(ctx, c.s.main(), c.log.Epoch, from, n) }
 	good := c.kept > 0
 	if !good && c.anchor.Size <= c.log.Size {
-		root, err := c.rootOf(c.anchor.Size, ours)
+		root, err := rootOf(c.anchor.Size, ours)
 		if err != nil {
 			return err
 		}
@@ -185,7 +181,7 @@ func (c *check) checkTiles(ctx context.Context) error {
 	return c.upperTiles(ctx, good)
 }
 
-func (c *check) rootOf(size int64, leaves func(int64, int) ([]tlog.Hash, error)) (tlog.Hash, error) {
+func rootOf(size int64, leaves func(int64, int) ([]tlog.Hash, error)) (tlog.Hash, error) {
 	var r audit.Range
 	for r.End < size {
 		hs, err := leaves(r.End, int(min(stretchSize, size-r.End)))
@@ -233,6 +229,7 @@ func (c *check) upperTiles(ctx context.Context, good bool) error {
 			want, ok := entryOf(above, tile)
 			switch {
 			case ok && want == r.Hashes[0]:
+			case ok && c.keptTile(tile, want): // the leaves are wrong, which is told where they are read
 			case good && c.kept == 0 || !c.repair(ctx, tile, want, ok):
 				c.tell(audit.BadTile, -1, fmt.Sprintf("%s and the tile above it do not fit", audit.TileID{N: tile}.Path(256)))
 			}
@@ -261,6 +258,16 @@ func (c *check) upperTiles(ctx context.Context, good bool) error {
 		above = next
 	}
 	return nil
+}
+
+// keptTile reports whether what is kept outside of a tile fits what is above it.
+func (c *check) keptTile(tile int64, want tlog.Hash) bool {
+	if (tile+1)<<audit.TileHeight > c.kept {
+		return false
+	}
+	var r audit.Range
+	r.Append(c.outside.Leaves(tile<<audit.TileHeight, 256)...)
+	return r.Hashes[0] == want
 }
 
 // entryOf returns hash n of a level.
@@ -298,7 +305,7 @@ func (c *check) repair(ctx context.Context, tile int64, want tlog.Hash, known bo
 			return false
 		}
 		c.overlay[tile] = all
-		root, err := c.rootOf(c.anchor.Size, func(from int64, n int) ([]tlog.Hash, error) { return c.ours(ctx, c.s.main(), from, n) })
+		root, err := rootOf(c.anchor.Size, func(from int64, n int) ([]tlog.Hash, error) { return c.ours(ctx, c.s.main(), from, n) })
 		if err != nil || root != c.anchor.Root {
 			delete(c.overlay, tile)
 			return false
@@ -359,7 +366,7 @@ func (c *check) ours(ctx context.Context, conn *pgx.Conn, from int64, n int) ([]
 
 // entries reads the log from left to right.
 func (c *check) entries(ctx context.Context) error {
-	c.v = &audit.Verifier{Epoch: c.log.Epoch, Tell: c.opt.Tell, Tree: &audit.Range{}, Map: audit.NewMapCheck()}
+	c.v = &audit.Verifier{Epoch: c.log.Epoch, Tell: c.opt.Tell, Tree: &audit.Range{}, Map: audit.NewMapCheck(), Listed: true}
 	for i := range c.heads {
 		h := c.heads[i]
 		if h.Size > c.log.Size {
@@ -599,12 +606,14 @@ func (c *check) mapTables(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	told := -1
 	for b := range audit.MapBuckets {
 		if heads := c.v.Map.Bucket(b); len(heads) != count[b] {
 			c.tell(audit.BadMap, -1, fmt.Sprintf("bucket %d of the map holds %d patients, and the entries are about %d", b, count[b], len(heads)))
 		}
-		if top.Row(b >> 8)[b&255] != c.v.Map.BucketRoot(b) {
-			c.tell(audit.BadMap, -1, "the map's row of bucket "+strconv.Itoa(b)+" is not the one that its patients make")
+		if told != b>>8 && top.Row(b >> 8)[b&255] != c.v.Map.BucketRoot(b) {
+			told = b >> 8
+			c.tell(audit.BadMap, -1, fmt.Sprintf("row %d of the map is not the one that its patients make", told))
 		}
 	}
 	return nil
