@@ -30,7 +30,7 @@ import (
 //	link NEW OLD
 //
 // Words are separated by blanks; 'quoted words' may hold them. $WORK and the
-// story's variables are filled in.
+// story's variables are filled in; $AUDIT is the folder of audit's exports.
 func TestStories(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob(filepath.Join("testdata", "*.txtar"))
@@ -59,6 +59,9 @@ func tell(t *testing.T, file string) {
 	}
 	s := &story{dir: t.TempDir(), env: map[string]string{"PATH": os.Getenv("PATH")}}
 	s.env["WORK"], s.env["HOME"] = s.dir, s.dir
+	if s.env["AUDIT"], err = filepath.Abs("../../internal/audit/testdata/export"); err != nil {
+		t.Fatal(err)
+	}
 	script, files := unpack(string(text))
 	for name, body := range files {
 		path := filepath.Join(s.dir, name)

@@ -292,7 +292,9 @@ func (a *audited) file(ctx context.Context, e export, pm *audit.MapOfFiles) erro
 	trust := func(note string) (*audit.Head, error) {
 		h, err := a.trust(note)
 		if err == nil {
-			err = contradicts(h, out.Heads)
+			if err = contradicts(h, out.Heads); err != nil {
+				return nil, err
+			}
 		}
 		if err == nil && pm != nil {
 			pm.Expect(h)

@@ -53,6 +53,12 @@ type ExportWriter struct {
 // NewExport begins an export with its header.
 func NewExport(w io.Writer, h ExportHeader) (*ExportWriter, error) {
 	h.Format = ExportFormat
+	if h.Left == nil {
+		h.Left = [][]byte{} // an empty list, and not null
+	}
+	if h.Right == nil {
+		h.Right = [][]byte{}
+	}
 	gz, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
 	if err != nil {
 		return nil, err
