@@ -96,6 +96,7 @@ func (s *Service) proveEntry(ctx context.Context, in *entered, out *med.EntryPro
 	ask, relation := gate.Ask{Action: "prove", Resource: "audit"}, med.RelationSamePractice
 	if in.caller.Only(med.RolePatient) { // by who they are, not by what they asked for
 		ask, relation = gate.Ask{Action: "read", Resource: "audit", Patient: in.caller.Patient}, med.RelationSelf
+		in.entry.Patient = in.caller.Patient
 	}
 	if err := s.may(ctx, in, ask); err != nil {
 		return err
@@ -112,7 +113,6 @@ func (s *Service) proveEntry(ctx context.Context, in *entered, out *med.EntryPro
 		if err != nil {
 			return err
 		}
-		in.entry.Patient, in.entry.PatientPractice = med.PatientID(place.PatientID), med.PracticeID(place.PatientPractice)
 		xid, err := strconv.ParseUint(place.Tx, 10, 64)
 		if err != nil {
 			return err

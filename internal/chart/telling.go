@@ -104,6 +104,7 @@ var deeds = map[string]deed{
 	"amend_disclosure": paperwork,
 	"read_disclosures": paperwork,
 	"read_audit":       {"looked at the list of who used WHOSE record", "look at the list of who used WHOSE record"},
+	"prove":            {"asked for a proof of who used WHOSE record", "ask for a proof of who used WHOSE record"},
 	"read_ticket":      {"announced a look at WHOSE record", "announce a look at WHOSE record"},
 	"break_glass":      {"opened WHOSE record in an emergency, which a privacy officer reviews", "open WHOSE record in an emergency"},
 }

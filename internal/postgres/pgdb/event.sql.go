@@ -455,7 +455,7 @@ func (q *Queries) PatientTrail(ctx context.Context, db DBTX, arg PatientTrailPar
 }
 
 const placeOfEntry = `-- name: PlaceOfEntry :one
-select epoch, tx::text as tx, coalesce(patient_id, '')::text as patient_id, coalesce(patient_practice, '')::text as patient_practice
+select epoch, tx::text as tx
   from audit.event
  where event_id = $1 and occurred_at between $2 and $3
 `
@@ -467,10 +467,8 @@ type PlaceOfEntryParams struct {
 }
 
 type PlaceOfEntryRow struct {
-	Epoch           int32
-	Tx              string
-	PatientID       string
-	PatientPractice string
+	Epoch int32
+	Tx    string
 }
 
 // PlaceOfEntry is an entry's place in the order of the log, for a proof. A
@@ -478,12 +476,7 @@ type PlaceOfEntryRow struct {
 func (q *Queries) PlaceOfEntry(ctx context.Context, db DBTX, arg PlaceOfEntryParams) (PlaceOfEntryRow, error) {
 	row := db.QueryRow(ctx, placeOfEntry, arg.EventID, arg.Since, arg.Until)
 	var i PlaceOfEntryRow
-	err := row.Scan(
-		&i.Epoch,
-		&i.Tx,
-		&i.PatientID,
-		&i.PatientPractice,
-	)
+	err := row.Scan(&i.Epoch, &i.Tx)
 	return i, err
 }
 

@@ -172,6 +172,6 @@ select set_config('medirecord.ticket', @ticket, true);
 -- PlaceOfEntry is an entry's place in the order of the log, for a proof. A
 -- UUIDv7 begins with its time, so that only the partitions around are looked at.
 -- name: PlaceOfEntry :one
-select epoch, tx::text as tx, coalesce(patient_id, '')::text as patient_id, coalesce(patient_practice, '')::text as patient_practice
+select epoch, tx::text as tx
   from audit.event
  where event_id = @event_id and occurred_at between @since and @until;
