@@ -458,10 +458,73 @@ func (l *library) appending(ctx context.Context, r *result) error {
 		}
 		l.say("round %d of %d: without the indexes %.0f/s, with them %.0f/s", round+1, l.rounds, without[round].perSecond, with[round].perSecond)
 	}
+	if err := l.inserting(ctx, r, lean); err != nil {
+		return err
+	}
 	r.figure("append_without_per_second", middle(without).perSecond, "1/s", fmt.Sprintf("%d callers of trail.Append, without the indexes of reading", appendersToReplay))
 	r.figure("append_with_per_second", middle(with).perSecond, "1/s", "with them")
 	r.spread("append_with_over_without", ratios(with, without), "what the writer keeps of its rate")
 	return l.super(ctx, "postgres", `drop database `+lean+` with (force)`)
+}
+
+// inserting measures what a busy machine does not change: how long PostgreSQL is
+// on a processor for one entry, in batches of a group commit's size, with and
+// without the indexes of reading. What it inserts is rolled back.
+func (l *library) inserting(ctx context.Context, r *result, lean string) error {
+	cost := map[string][]float64{}
+	for range l.rounds {
+		for _, database := range []string{lean, l.name} {
+			us, err := l.insertCost(ctx, database)
+			if err != nil {
+				return err
+			}
+			cost[database] = append(cost[database], us)
+		}
+	}
+	without, with := median(cost[lean]), median(cost[l.name])
+	if without <= 0 {
+		return nil // not Linux
+	}
+	r.figure("insert_without_us", without, "µs", "of PostgreSQL's time on a processor for one entry in a batch of 32, making it up aside, without the indexes of reading")
+	r.figure("insert_with_us", with, "µs", "with them")
+	r.ratio("insert_with_over_without", with/without, "what the indexes cost the writer of the server's time, median")
+	return nil
+}
+
+func (l *library) insertCost(ctx context.Context, database string) (float64, error) {
+	const batch, batches = 32, 400
+	conn, err := pgx.Connect(ctx, l.cluster.SuperuserURL(database))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	insert := fmt.Sprintf(entriesSQL, benchIssuer, benchPractices, benchPatients, benchUsers, benchPerDay)
+	invent := "select count(*), max(length(e::text)) from (" + insert[strings.Index(insert, "select (lpad"):] + ") e"
+	spent := func(sql string, from int) (time.Duration, error) {
+		tx, err := conn.Begin(ctx)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+		var before time.Duration
+		for i := range batches {
+			if i == batches/10 { // plans and pages are there by now
+				before, _ = cpuOf(int(conn.PgConn().PID()))
+			}
+			// Numbers below zero are the time ahead.
+			if _, err := tx.Exec(ctx, sql, l.now, from-batch*(i+1), from-batch*i); err != nil {
+				return 0, err
+			}
+		}
+		after, _ := cpuOf(int(conn.PgConn().PID()))
+		return (after - before) / (batch * batches * 9 / 10), nil
+	}
+	inserted, err := spent(insert, 0)
+	if err != nil {
+		return 0, err
+	}
+	invented, err := spent(invent, 0)
+	return us(inserted - invented), err
 }
 
 func (l *library) appendTo(ctx context.Context, database string) (load, error) {
