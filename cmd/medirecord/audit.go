@@ -3,10 +3,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/medirecord/medirecord/internal/app"
@@ -15,6 +19,131 @@ import (
 type auditCmd struct {
 	Export auditExportCmd `cmd:"" help:"Write a month of the audit trail to a file that anybody can verify."`
 	Verify auditVerifyCmd `cmd:"" help:"Verify exports, receipts or the database: exit code 3 if anything was changed."`
+	Prune  auditPruneCmd  `cmd:"" help:"Drop months that are older than the policy: exported, verified, announced, then dropped."`
+	Hold   auditHoldCmd   `cmd:"" help:"Keep what the policy would let go, for a court or a regulator."`
+}
+
+type auditPruneCmd struct {
+	Out       string `required:"" type:"path" help:"Folder for the exports."`
+	OlderThan string `default:"6y" placeholder:"7y" help:"Whole years: 6y at least."`
+	Policy    string `type:"path" placeholder:"FILE" help:"C2SP tlog-policy. Default: MEDIRECORD_TRAIL_POLICY."`
+	DryRun    bool   `help:"Say what would go, and do nothing."`
+}
+
+func (auditPruneCmd) Help() string {
+	return `Each month that ended longer ago is exported to --out and the file read back and
+verified; an entry that says what goes is written and waited for until it is
+sealed and cosigned; then the database, after checks of its own, drops the
+month's partition as medirecord_retention (MEDIRECORD_RETENTION_DATABASE_URL).
+Six years are the least, whatever is asked. Months that a hold covers stay.
+
+Hashes stay: old receipts, checkpoints and exports verify as before, and of each
+patient it is kept which places of the log were about them. Stopped half-way,
+run it again: it goes on where it was.
+
+Examples:
+  medirecord audit prune --out /srv/audit/ --dry-run
+  medirecord audit prune --out /srv/audit/ --older-than 7y --policy trail.policy`
+}
+
+func (c *auditPruneCmd) Run(e *env) error {
+	years, err := strconv.Atoi(strings.TrimSuffix(c.OlderThan, "y"))
+	if err != nil || !strings.HasSuffix(c.OlderThan, "y") || years < 6 || years > 100 {
+		return usage{errors.New("--older-than must be whole years from 6y to 100y: the trail is kept six years at least")}
+	}
+	cfg, err := e.config("", "")
+	if err != nil {
+		return err
+	}
+	policy := cmp.Or(c.Policy, cfg.TrailPolicy)
+	if policy == "" {
+		return usage{errors.New("--policy says whose signatures count; nothing is dropped without")}
+	}
+	return app.PruneTrail(e.ctx, cfg, app.PruneOptions{Out: c.Out, Years: years, DryRun: c.DryRun, Policy: policy, Progress: os.Stderr, Now: time.Now},
+		func(format string, args ...any) { fmt.Fprintf(e.out, format+"\n", args...) })
+}
+
+type auditHoldCmd struct {
+	Add  auditHoldAddCmd  `cmd:"" help:"Place a hold."`
+	End  auditHoldEndCmd  `cmd:"" help:"End a hold."`
+	List auditHoldListCmd `cmd:"" help:"List the holds."`
+}
+
+type auditHoldAddCmd struct {
+	Name    string `arg:"" help:"What it is called: a case number, no names of people."`
+	Patient string `help:"Only months with entries about this patient."`
+	From    string `placeholder:"2019-01" help:"The first month."`
+	Until   string `placeholder:"2020-12" help:"The last month."`
+}
+
+func (auditHoldAddCmd) Help() string {
+	return `As medirecord_retention; it leaves an entry in the trail.
+
+Examples:
+  medirecord audit hold add case-2031 --from 2024-01 --until 2024-06
+  medirecord audit hold add case-2032 --patient p-001`
+}
+
+func (c *auditHoldAddCmd) Run(e *env) error {
+	h := app.Hold{Name: c.Name, Patient: c.Patient}
+	for _, x := range []struct {
+		name, text string
+		to         **time.Time
+	}{{"--from", c.From, &h.From}, {"--until", c.Until, &h.Until}} {
+		if x.text == "" {
+			continue
+		}
+		at, err := time.Parse("2006-01", x.text)
+		if err != nil {
+			return usage{fmt.Errorf("%s must look like 2024-01", x.name)}
+		}
+		*x.to = &at
+	}
+	cfg, err := e.config("", "")
+	if err != nil {
+		return err
+	}
+	return app.PlaceHold(e.ctx, cfg, time.Now(), h)
+}
+
+type auditHoldEndCmd struct {
+	Name string `arg:"" help:"Its name."`
+}
+
+func (c *auditHoldEndCmd) Run(e *env) error {
+	cfg, err := e.config("", "")
+	if err != nil {
+		return err
+	}
+	return app.EndHold(e.ctx, cfg, time.Now(), c.Name)
+}
+
+type auditHoldListCmd struct{}
+
+func (auditHoldListCmd) Run(e *env) error {
+	cfg, err := e.config("", "")
+	if err != nil {
+		return err
+	}
+	list, err := app.Holds(e.ctx, cfg)
+	if err != nil {
+		return err
+	}
+	month := func(t *time.Time) string {
+		if t == nil {
+			return "..."
+		}
+		return t.Format("2006-01")
+	}
+	w := tabwriter.NewWriter(e.out, 0, 4, 2, ' ', 0)
+	for _, h := range list {
+		state := "in force"
+		if h.EndedAt != nil {
+			state = "ended " + h.EndedAt.UTC().Format("2006-01-02")
+		}
+		fmt.Fprintf(w, "%s\t%s to %s\t%s\t%s\n", h.Name, month(h.From), month(h.Until), cmp.Or(h.Patient, "everybody"), state)
+	}
+	return w.Flush()
 }
 
 type auditExportCmd struct {

@@ -64,6 +64,12 @@ type Config struct {
 	// reads all of it to export, verify and stream it.
 	SealerDatabaseURL  string `env:"MEDIRECORD_SEALER_DATABASE_URL" yaml:"sealer_database_url" secret:"url"`
 	AuditorDatabaseURL string `env:"MEDIRECORD_AUDITOR_DATABASE_URL" yaml:"auditor_database_url" secret:"url"`
+	// RetentionDatabaseURL is the clinical database as medirecord_retention, which
+	// drops months of the trail that are older than the policy.
+	RetentionDatabaseURL string `env:"MEDIRECORD_RETENTION_DATABASE_URL" yaml:"retention_database_url" secret:"url"`
+	// TrailRetention is how many years the trail is kept: 6 at least, which is
+	// also what 0 means.
+	TrailRetention int `env:"MEDIRECORD_TRAIL_RETENTION_YEARS" yaml:"trail_retention_years"`
 	// MigrateDatabaseURL and MigrateKeystoreURL are the two databases as
 	// medirecord_migrator.
 	MigrateDatabaseURL string `env:"MEDIRECORD_MIGRATE_DATABASE_URL" yaml:"migrate_database_url" secret:"url"`
@@ -185,6 +191,8 @@ func (c *Config) checkRanges() error {
 		return errors.New("MEDIRECORD_GRANT_MINUTES must be 1 to 240, or 0 for the usual 60")
 	case c.PatientsAnHour < -1:
 		return errors.New("MEDIRECORD_PATIENTS_AN_HOUR must be a number of patients, 0 for the usual 300, or -1 for no limit")
+	case c.TrailRetention != 0 && (c.TrailRetention < 6 || c.TrailRetention > 100):
+		return errors.New("MEDIRECORD_TRAIL_RETENTION_YEARS must be 6 to 100: the trail is kept six years at least")
 	case c.KeyCache < 0:
 		return errors.New("MEDIRECORD_KEY_CACHE must be a duration such as 5m or 30s")
 	case c.LogLevel != "" && level.UnmarshalText([]byte(c.LogLevel)) != nil:

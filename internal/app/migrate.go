@@ -98,7 +98,7 @@ func bootstrap(ctx context.Context, cfg *Config, said func(string)) error {
 			return err
 		}
 		for _, u := range []string{
-			cfg.MigrateDatabaseURL, cfg.DatabaseURL, cfg.TrailDatabaseURL, cfg.KeystoreDatabaseURL, cfg.WorkerDatabaseURL, cfg.SealerDatabaseURL, cfg.AuditorDatabaseURL,
+			cfg.MigrateDatabaseURL, cfg.DatabaseURL, cfg.TrailDatabaseURL, cfg.KeystoreDatabaseURL, cfg.WorkerDatabaseURL, cfg.SealerDatabaseURL, cfg.AuditorDatabaseURL, cfg.RetentionDatabaseURL,
 		} {
 			if u == "" {
 				continue

@@ -89,6 +89,8 @@ type Detail struct {
 	// Checkpoint is the last head of the epoch before, in the entry that begins
 	// one.
 	Checkpoint string `json:"checkpoint,omitempty"`
+	// Digest is the SHA-256 in hex of the export of a month that is dropped.
+	Digest string `json:"digest,omitempty"`
 }
 
 // BreakGlass says on which grant the access stood. The reason text is sealed

@@ -618,6 +618,3 @@ func (c *check) mapTables(ctx context.Context) error {
 	}
 	return nil
 }
-
-// loadPruned reads what the retention policy has dropped.
-func (c *check) loadPruned(context.Context) error { return nil }
