@@ -35,6 +35,7 @@ var all = []benchmark{
 	{"append-audit", "trail.Append: 32 callers sharing commits against a commit for each entry", appendAudit},
 	{"trail_reading", "a patient's last 100 accesses and a user's day, at a tenth of -entries and at all", trailReading},
 	{"sealing", "the sealer: entries a second, and from commit to signed head at 2,000 a second", sealing},
+	{"verify", "audit verify: every entry of an export, and of the database it came from, hashed anew", verifying},
 	{"decide", "one policy decision, one token verified, one context signed and verified", decide},
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -233,9 +232,6 @@ func (c *auditVerifyCmd) Run(e *env) error {
 			}
 			opt.Database = cfg.AuditorDatabaseURL
 		}
-	}
-	if opt.Policy == "" && c.Data != "" {
-		opt.Policy = filepath.Join(c.Data, "trail.policy")
 	}
 	if opt.Policy == "" {
 		return usage{errors.New("--policy says whose signatures count; without it nothing is proved")}

@@ -26,6 +26,7 @@ import (
 	"github.com/medirecord/medirecord/internal/cosign"
 	"github.com/medirecord/medirecord/internal/postgres"
 	"github.com/medirecord/medirecord/internal/trail"
+	"github.com/medirecord/medirecord/internal/worm"
 )
 
 // Verdict is what a verification comes to.
@@ -184,14 +185,15 @@ func (a *audited) outside(ctx context.Context, origin string) (*trail.Outside, e
 // dirShelf is a write-once sink in a directory.
 type dirShelf string
 
-// openShelf opens a sink for reading.
+// openShelf opens a sink for reading: a directory, or a bucket as the worker
+// writes it.
 func openShelf(at string) (trail.Shelf, error) {
-	dir := strings.TrimPrefix(at, "file://")
-	if strings.Contains(dir, "://") {
-		return nil, fmt.Errorf("%s: a sink is read from a directory; copy it from the bucket first", at)
+	if strings.HasPrefix(at, "s3://") {
+		return worm.Open(at)
 	}
+	dir := strings.TrimPrefix(at, "file://")
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		return nil, fmt.Errorf("%s is not a directory of a sink", at)
+		return nil, fmt.Errorf("%s is neither the directory of a sink nor s3://bucket/prefix", at)
 	}
 	return dirShelf(dir), nil
 }

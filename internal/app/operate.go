@@ -26,7 +26,7 @@ func DevConfig(dir, service string) (*Config, error) {
 	return &Config{
 		SidecarAddr: info.Sidecar, FailMode: "closed", Env: "dev", KeyKeeper: "file://" + files.keeper(),
 		DatabaseURL: info.Database.AppURL, TrailDatabaseURL: info.Database.TrailURL, KeystoreDatabaseURL: info.Database.KeystoreURL,
-		AuditorDatabaseURL: info.Database.AuditorURL, ServiceTokenFile: files.service(service),
+		AuditorDatabaseURL: info.Database.AuditorURL, TrailPolicy: files.trailPolicy(), ServiceTokenFile: files.service(service),
 	}, nil
 }
 
