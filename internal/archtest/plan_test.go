@@ -64,7 +64,7 @@ var homes = map[string]string{
 	"github.com/go-jose/go-jose":          `internal/token internal/app`, // app: the development issuer
 	"github.com/hashicorp/golang-lru":     `internal/keystore`,
 	"github.com/jackc/pgx":                `internal/postgres internal/postgres/pgdb internal/keystore internal/keystore/keydb internal/trail internal/chart internal/watch internal/jobs internal/app`,
-	"github.com/klauspost/compress":       `internal/envelope internal/fhir`,
+	"github.com/klauspost/compress":       `internal/audit internal/envelope internal/fhir`,
 	"github.com/open-policy-agent/opa":    `internal/policy`,
 	"github.com/prometheus/client_golang": `internal/httpapi internal/app`,
 	"github.com/swaggest/swgui":           `internal/httpapi`,

@@ -5,15 +5,16 @@ package audit
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
+	"github.com/klauspost/compress/gzip"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -197,7 +198,7 @@ func parseLine(line []byte, buf []byte) (place, []byte) {
 // order, no blanks, and hashes the texts as they stand there, which are the
 // entry's canonical bytes.
 func quickLine(line, buf []byte) (p place, _ []byte, ok bool) {
-	q := quick{b: line}
+	q := quick{b: string(line)} // the record's texts are parts of it
 	q.skip(`{"i":`)
 	p.i = q.number()
 	q.skip(`,"leaf":"`)
@@ -205,7 +206,7 @@ func quickLine(line, buf []byte) (p place, _ []byte, ok bool) {
 		return p, buf, false
 	}
 	var leaf [33]byte
-	if n, err := base64.StdEncoding.Decode(leaf[:], q.b[:44]); err != nil || n != tlog.HashSize {
+	if n, err := base64.StdEncoding.Decode(leaf[:], line[len(line)-len(q.b):][:44]); err != nil || n != tlog.HashSize {
 		return p, buf, false
 	}
 	copy(p.leaf[:], leaf[:])
@@ -247,16 +248,17 @@ func quickLine(line, buf []byte) (p place, _ []byte, ok bool) {
 
 // quick reads JSON as we write it, and is bad as soon as it is another's.
 type quick struct {
-	b   []byte
+	b   string
 	bad bool
 }
 
 func (q *quick) skip(s string) {
-	if len(q.b) < len(s) || string(q.b[:len(s)]) != s {
+	rest, ok := strings.CutPrefix(q.b, s)
+	if !ok {
 		q.bad = true
 		return
 	}
-	q.b = q.b[len(s):]
+	q.b = rest
 }
 
 func (q *quick) number() (n int64) {
@@ -270,18 +272,18 @@ func (q *quick) number() (n int64) {
 }
 
 func (q *quick) text() (s string, null bool) {
-	if len(q.b) >= 4 && string(q.b[:4]) == "null" {
-		q.b = q.b[4:]
+	if rest, ok := strings.CutPrefix(q.b, "null"); ok {
+		q.b = rest
 		return "", true
 	}
 	q.skip(`"`)
 	if q.bad {
 		return "", false
 	}
-	for i, c := range q.b {
-		switch {
+	for i := 0; i < len(q.b); i++ {
+		switch c := q.b[i]; {
 		case c == '"':
-			s = string(q.b[:i])
+			s = q.b[:i]
 			q.b = q.b[i+1:]
 			q.bad = q.bad || !utf8.ValidString(s)
 			return s, false
@@ -298,7 +300,8 @@ func (q *quick) text() (s string, null bool) {
 
 // escaped goes on at the first backslash. It knows the escapes that we write.
 func (q *quick) escaped(i int) (string, bool) {
-	out := append([]byte(nil), q.b[:i]...)
+	end := strings.LastIndexByte(q.b, '"') // there is no more than that
+	out := append(make([]byte, 0, max(end, i)), q.b[:i]...)
 	for ; i < len(q.b); i++ {
 		c := q.b[i]
 		switch {

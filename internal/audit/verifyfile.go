@@ -4,13 +4,13 @@ package audit
 
 import (
 	"bufio"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"runtime"
 
+	"github.com/klauspost/compress/gzip"
 	"golang.org/x/mod/sumdb/tlog"
 )
 

@@ -141,30 +141,54 @@ func (s *Snapshot) query(ctx context.Context, worker int, sql string, args ...an
 
 var errRaw = errors.New("the server sent an entry in a form that this program does not read")
 
+// The columns of recordColumns that are texts, and the sizes of those that have
+// always the same.
+var (
+	textColumns  = [...]int{6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19}
+	fixedColumns = [22]int{0: 4, 1: 8, 2: 16, 3: 8, 4: 8, 16: 1, 21: 2}
+)
+
 // rawRecord reads recordColumns in the binary form in which the server sends
 // them: verifying a trail spends its time here.
 func rawRecord(v [][]byte) (*audit.Record, error) {
-	fixed := map[int]int{0: 4, 1: 8, 2: 16, 3: 8, 4: 8, 16: 1, 21: 2}
 	if len(v) != 22 {
 		return nil, errRaw
 	}
-	for i, size := range fixed {
-		if len(v[i]) != size {
+	for i, size := range fixedColumns {
+		if size > 0 && len(v[i]) != size {
 			return nil, errRaw
 		}
 	}
+	// All texts are parts of one, and the pointers to some point into one array:
+	// a few allocations an entry instead of twenty.
+	n := 0
+	for _, i := range textColumns {
+		n += len(v[i])
+	}
+	all := make([]byte, 0, n)
+	for _, i := range textColumns {
+		all = append(all, v[i]...)
+	}
+	rest := string(all)
+	var texts [22]string
+	for _, i := range textColumns {
+		texts[i], rest = rest[:len(v[i])], rest[len(v[i]):]
+	}
+	kept := new([7]string)
+	k := 0
 	null := func(i int) *string {
 		if v[i] == nil {
 			return nil
 		}
-		s := string(v[i])
-		return &s
+		kept[k] = texts[i]
+		k++
+		return &kept[k-1]
 	}
 	r := &audit.Record{
 		Epoch: int32(binary.BigEndian.Uint32(v[0])), TX: binary.BigEndian.Uint64(v[1]), ID: formatID(v[2]),
-		OccurredAt: stamp(v[3]), RecordedAt: stamp(v[4]), ActorIssuer: string(v[6]), ActorSubject: string(v[7]), ActorPractice: null(8),
-		Patient: null(9), PatientPractice: null(10), Action: string(v[11]), ResourceType: string(v[12]), ResourceID: string(v[13]),
-		Outcome: string(v[14]), Code: null(15), BreakGlass: v[16][0] != 0, ContextNonce: null(17), ContextMAC: null(18), Detail: string(v[19]),
+		OccurredAt: stamp(v[3]), RecordedAt: stamp(v[4]), ActorIssuer: texts[6], ActorSubject: texts[7], ActorPractice: null(8),
+		Patient: null(9), PatientPractice: null(10), Action: texts[11], ResourceType: texts[12], ResourceID: texts[13],
+		Outcome: texts[14], Code: null(15), BreakGlass: v[16][0] != 0, ContextNonce: null(17), ContextMAC: null(18), Detail: texts[19],
 		Nonce: append([]byte(nil), v[20]...), Version: int16(binary.BigEndian.Uint16(v[21])),
 	}
 	if v[5] != nil {

@@ -356,12 +356,20 @@ func (c *check) ours(ctx context.Context, conn *pgx.Conn, from int64, n int) ([]
 	if err != nil {
 		return nil, err
 	}
+	return c.mended(from, out), nil
+}
+
+// mended puts in the leaves that were made anew.
+func (c *check) mended(from int64, out []tlog.Hash) []tlog.Hash {
 	for i := range out {
+		if len(c.overlay) == 0 {
+			break
+		}
 		if tile, ok := c.overlay[(from+int64(i))>>audit.TileHeight]; ok {
 			out[i] = tile[(from+int64(i))&255]
 		}
 	}
-	return out, nil
+	return out
 }
 
 // entries reads the log from left to right.
@@ -502,13 +510,11 @@ func (c *check) read(ctx context.Context, worker int, bs []sealedBatch) (*stretc
 	if len(st.Names) != n { // the list is lost
 		st.Names = nil
 	}
-	if st.Leaves, err = c.ours(ctx, c.s.conns[worker+1], first, n); err != nil {
-		return nil, err
-	}
 	stored, err := c.s.tiles(ctx, c.s.conns[worker+1], c.log.Epoch, first, n)
 	if err != nil {
 		return nil, err
 	}
+	st.Leaves = c.mended(first, slices.Clone(stored))
 	if first < c.kept {
 		for i, h := range c.outside.Leaves(first, int(min(int64(n), c.kept-first))) {
 			st.Leaves[i] = h
