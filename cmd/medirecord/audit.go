@@ -20,6 +20,8 @@ type auditCmd struct {
 	Verify auditVerifyCmd `cmd:"" help:"Verify exports, receipts or the database: exit code 3 if anything was changed."`
 	Prune  auditPruneCmd  `cmd:"" help:"Drop months that are older than the policy: exported, verified, announced, then dropped."`
 	Hold   auditHoldCmd   `cmd:"" help:"Keep what the policy would let go, for a court or a regulator."`
+	Key    auditKeyCmd    `cmd:"" help:"Make a key that signs the log's checkpoints."`
+	Epoch  auditEpochCmd  `cmd:"" help:"Begin a new epoch of the log, after a restore."`
 }
 
 type auditPruneCmd struct {

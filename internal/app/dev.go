@@ -305,7 +305,7 @@ func (d *dev) startWorker(ctx context.Context) error {
 		"MEDIRECORD_SERVICE_TOKEN_FILE": d.files.service("worker"), "CORESDK_LOG_LEVEL": os.Getenv("CORESDK_LOG_LEVEL"),
 		"MEDIRECORD_SEALER_DATABASE_URL": d.base.SealerDatabaseURL, "MEDIRECORD_TRAIL_ORIGIN": devTrailOrigin,
 		"MEDIRECORD_TRAIL_KEY_FILE": d.files.path("trail.key"), "MEDIRECORD_SEALER_STATE": d.files.path("sealer.json"),
-		"MEDIRECORD_TRAIL_POLICY":         d.files.trailPolicy(),
+		"MEDIRECORD_TRAIL_POLICY": d.files.trailPolicy(), "MEDIRECORD_TRAIL_SINKS": "file://" + d.files.path("sink"),
 		"MEDIRECORD_AUDITOR_DATABASE_URL": d.base.AuditorDatabaseURL,
 		"MEDIRECORD_WORKER_OPS_LISTEN":    "127.0.0.1:0",
 	})

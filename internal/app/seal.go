@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -76,7 +77,15 @@ func (w *worker) openWitnesses() (*cosign.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cosign.NewClient(cosign.ClientConfig{Policy: policy, Outbound: outbound.Config{Dev: w.cfg.Dev(), Allow: allow}, Now: time.Now})
+	return cosign.NewClient(cosign.ClientConfig{
+		Policy: policy, Outbound: outbound.Config{Dev: w.cfg.Dev(), Allow: allow}, Now: time.Now,
+		// Even when the quorum is met without it: somebody was shown another history.
+		Refused: func(r *cosign.Refusal) {
+			if errors.Is(r, cosign.ErrContradiction) {
+				w.log.Error("ALERT a witness has cosigned another history of the trail", slog.String("witness", r.Witness), slog.Int("status", r.Status)) //nolint:sloglint // it belongs to no request
+			}
+		},
+	})
 }
 
 // openSinks opens the write-once places of MEDIRECORD_TRAIL_SINKS.
@@ -134,12 +143,13 @@ var (
 	sealAge       = prometheus.NewDesc("medirecord_seal_age_seconds", "Time since the last batch was sealed, its head signed, cosigned, and kept in a sink.", []string{"step"}, nil)
 	sealConflict  = prometheus.NewDesc("medirecord_seal_contradiction", "1 while the trail contradicts what was signed.", nil, nil)
 	witnessLag    = prometheus.NewDesc("medirecord_witness_lag_seconds", "How long a witness has not cosigned what it was asked to.", []string{"witness"}, nil)
+	witnessSplit  = prometheus.NewDesc("medirecord_witness_contradictions_total", "Times that a witness had cosigned another history.", []string{"witness"}, nil)
 	witnessFailed = prometheus.NewDesc("medirecord_witness_failures_total", "Questions to a witness that got no cosignature.", []string{"witness"}, nil)
 )
 
 // Describe is prometheus.Collector's.
 func (m sealMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sealLeader, sealSize, sealFailures, sealAge, sealConflict, witnessLag, witnessFailed} {
+	for _, d := range []*prometheus.Desc{sealLeader, sealSize, sealFailures, sealAge, sealConflict, witnessLag, witnessSplit, witnessFailed} {
 		ch <- d
 	}
 }
@@ -170,6 +180,7 @@ func (m sealMetrics) Collect(ch chan<- prometheus.Metric) {
 	for _, w := range m.witnesses.Stats() {
 		gauge(witnessLag, w.Lag.Seconds(), w.Witness)
 		counter(witnessFailed, w.Failed, w.Witness)
+		counter(witnessSplit, w.Contradicted, w.Witness)
 	}
 }
 

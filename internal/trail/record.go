@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -116,7 +117,9 @@ select first_index, ids, sealed_at from audit.batch where epoch = $1 and first_i
 }
 
 // records returns the entries with these ids, 16 bytes each. A UUIDv7 begins
-// with its time, so that only the partitions around it are looked at.
+// with its time, so only the partitions around are looked at; whoever wrote an
+// entry may have given its id another time, and such a one is looked for
+// everywhere.
 func (r *Reader) records(ctx context.Context, ids []byte) (map[string]audit.Record, error) {
 	if len(ids) == 0 {
 		return nil, nil
@@ -132,18 +135,22 @@ func (r *Reader) records(ctx context.Context, ids []byte) (map[string]audit.Reco
 		}
 	}
 	const slack = 15 * time.Minute // occurred_at is when the call began, and the writer's clock may differ
-	rows, err := r.pool.Query(ctx, `select `+recordColumns+` from audit.event e
- where e.event_id = any($1::uuid[]) and e.occurred_at between $2 and $3`, list, lo.Add(-slack), hi.Add(slack))
-	if err != nil {
-		return nil, postgres.Unavailable(err)
+	out := make(map[string]audit.Record, len(list))
+	collect := func(ids []string, lo, hi time.Time) error {
+		rows, err := r.pool.Query(ctx, `select `+recordColumns+` from audit.event e
+ where e.event_id = any($1::uuid[]) and e.occurred_at between $2 and $3`, ids, lo, hi)
+		if err != nil {
+			return postgres.Unavailable(err)
+		}
+		all, err := pgx.CollectRows(rows, scanRecord)
+		for i := range all {
+			out[all[i].ID] = all[i]
+		}
+		return postgres.Unavailable(err)
 	}
-	all, err := pgx.CollectRows(rows, scanRecord)
-	if err != nil {
-		return nil, postgres.Unavailable(err)
+	if err := collect(list, lo.Add(-slack), hi.Add(slack)); err != nil || len(out) == len(list) {
+		return out, err
 	}
-	out := make(map[string]audit.Record, len(all))
-	for i := range all {
-		out[all[i].ID] = all[i]
-	}
-	return out, nil
+	rest := slices.DeleteFunc(list, func(id string) bool { _, there := out[id]; return there })
+	return out, collect(rest, time.Unix(0, 0), time.Now().AddDate(1, 0, 0)) //nolint:forbidigo // no partition is further ahead
 }

@@ -92,4 +92,11 @@ reset role;
 
 set role medirecord_owner;
 revoke create on schema audit from medirecord_locator;
+
+-- epoch_name tells the operator who began an epoch what its log is called.
+create function audit.epoch_name(which integer) returns text
+language sql stable security definer set search_path = pg_catalog
+as $$ select e.origin from audit.epoch e where e.epoch = which $$;
+revoke all on function audit.epoch_name(integer) from public;
+grant execute on function audit.epoch_name(integer) to medirecord_migrator;
 reset role;
