@@ -72,7 +72,7 @@ func (d devFiles) hold() (*os.File, error) {
 
 // prepare makes the folders and the secrets that are missing.
 func (d devFiles) prepare() error {
-	for _, p := range []string{d.path("sidecar"), d.path("services"), d.path("secrets")} {
+	for _, p := range []string{d.path("sidecar"), d.path("services"), d.path("secrets"), d.path("sink")} {
 		if err := os.MkdirAll(p, 0o700); err != nil {
 			return fmt.Errorf("data folder: %w", err)
 		}
