@@ -400,9 +400,9 @@ func (a *audited) proof(path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	finding := audit.Finding{Index: index, ID: r.ID, Epoch: r.Epoch, Where: path}
-	h, err := a.trust(note)
-	if err != nil {
-		finding.Kind, finding.Note = audit.BadHead, err.Error()
+	h, why := a.trust(note)
+	if why != nil {
+		finding.Kind, finding.Note = audit.BadHead, why.Error()
 		if h != nil {
 			finding.Kind = audit.Unproved
 		}
@@ -412,7 +412,7 @@ func (a *audited) proof(path string) error {
 	if audit.CheckProof(&h.Checkpoint, index, inclusion, r) != nil {
 		finding.Kind, finding.Note = audit.Altered, "the entry is not the one that the receipt is of"
 		a.tell(finding)
-		return nil
+		return nil //nolint:nilerr // the finding is what became of it
 	}
 	line := map[string]any{"proof": path, "origin": h.Origin, "index": index, "event": r.ID, "proved": true}
 	a.say(line, "%s: entry %d of %s, %s, proved by %s", path, index, h.Origin, r.ID, a.describe(h, line))

@@ -35,8 +35,10 @@ func (r *resolver) run() {
 		// Its hash was sealed in another place.
 		if j, ok := r.byLeaf[s.row.Hash]; ok && j != i && !r.done[j] && all[j].row == nil {
 			r.done[i], r.done[j] = true, true
-			r.v.Tell(Finding{Kind: BadBatch, Epoch: r.v.Epoch, Index: all[j].place, ID: s.row.ID.String(),
-				Note: "the entry is as it was sealed; the list of its batch names another, or other bounds"})
+			r.v.Tell(Finding{
+				Kind: BadBatch, Epoch: r.v.Epoch, Index: all[j].place, ID: s.row.ID.String(),
+				Note: "the entry is as it was sealed; the list of its batch names another, or other bounds",
+			})
 			continue
 		} else if ok && j != i && r.v.Listed { // its own bytes say that it is right
 			r.done[i] = true
@@ -44,8 +46,10 @@ func (r *resolver) run() {
 			continue
 		} else if ok && j != i {
 			r.done[i] = true
-			r.v.Tell(Finding{Kind: Reordered, Epoch: r.v.Epoch, Index: s.place, ID: s.row.ID.String(),
-				Note: fmt.Sprintf("what stands here was sealed as entry %d", all[j].place)})
+			r.v.Tell(Finding{
+				Kind: Reordered, Epoch: r.v.Epoch, Index: s.place, ID: s.row.ID.String(),
+				Note: fmt.Sprintf("what stands here was sealed as entry %d", all[j].place),
+			})
 			continue
 		}
 		// Its id was sealed, elsewhere in the order.
@@ -133,7 +137,7 @@ func (r *resolver) guess(s *suspect, row *Row) (Kind, string) {
 	if column := r.emptied(row, fits); column != "" {
 		return Altered, "its " + column + " was empty"
 	}
-	return r.swapped(s, row, fits)
+	return r.swapped(row, fits)
 }
 
 // emptied returns the column that was NULL.
@@ -142,8 +146,11 @@ func (r *resolver) emptied(row *Row, fits func(Record) bool) string {
 		name  string
 		clear func(*Record)
 	}{
-		{"parent", func(c *Record) { c.Parent = nil }}, {"code", func(c *Record) { c.Code = nil }}, {"patient", func(c *Record) { c.Patient = nil }},
-		{"patient's practice", func(c *Record) { c.PatientPractice = nil }}, {"actor's practice", func(c *Record) { c.ActorPractice = nil }},
+		{"parent", func(c *Record) { c.Parent = nil }},
+		{"code", func(c *Record) { c.Code = nil }},
+		{"patient", func(c *Record) { c.Patient = nil }},
+		{"patient's practice", func(c *Record) { c.PatientPractice = nil }},
+		{"actor's practice", func(c *Record) { c.ActorPractice = nil }},
 		{"context", func(c *Record) { c.ContextNonce, c.ContextMAC = nil, nil }},
 	} {
 		c := *row.Record
@@ -159,7 +166,7 @@ const maxOthers = 64
 
 // swapped finds out whether what was sealed here now stands, all of it or one
 // column, in another suspect.
-func (r *resolver) swapped(s *suspect, row *Row, fits func(Record) bool) (Kind, string) {
+func (r *resolver) swapped(row *Row, fits func(Record) bool) (Kind, string) {
 	others := 0
 	for i := range r.v.suspects {
 		o := r.v.suspects[i].row

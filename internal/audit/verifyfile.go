@@ -22,9 +22,6 @@ type FileResult struct {
 	Proved bool  // the leaves lead to the checkpoint's root
 }
 
-// maxLine is more than any entry has.
-const maxLine = 1 << 20
-
 // VerifyExport reads an export to its end and tells of everything in it that
 // is not as it was sealed. trust verifies a checkpoint's
 // signatures; with an error it returns a head too when the log's own signature is
@@ -69,7 +66,7 @@ func VerifyExport(r io.Reader, tell func(Finding), trust func(note string) (*Hea
 		return nil, err
 	}
 	if err != nil {
-		f.say(Misfiled, -1, "the file is cut off or damaged")
+		f.say(Misfiled, "the file is cut off or damaged")
 	}
 	f.finish()
 	return f.out, nil
@@ -137,8 +134,8 @@ type file struct {
 	lastID    UUID
 }
 
-func (f *file) say(k Kind, i int64, note string) {
-	f.tell(Finding{Kind: k, Epoch: f.out.Header.Epoch, Index: i, Note: note})
+func (f *file) say(k Kind, note string) {
+	f.tell(Finding{Kind: k, Epoch: f.out.Header.Epoch, Index: -1, Note: note})
 }
 
 func (f *file) head(trust func(string) (*Head, error)) {
@@ -146,12 +143,12 @@ func (f *file) head(trust func(string) (*Head, error)) {
 	head, err := trust(h.Checkpoint)
 	switch {
 	case err != nil && head != nil && head.Origin == h.Origin && head.Size == h.Size:
-		f.say(Unproved, -1, err.Error())
+		f.say(Unproved, err.Error())
 		f.out.Head = head
 	case err != nil:
-		f.say(BadHead, -1, err.Error())
+		f.say(BadHead, err.Error())
 	case head.Origin != h.Origin || head.Size != h.Size:
-		f.say(Misfiled, -1, "the header and its checkpoint are not of the same log and size")
+		f.say(Misfiled, "the header and its checkpoint are not of the same log and size")
 	default:
 		f.out.Head = head
 	}
@@ -169,7 +166,7 @@ func (f *file) take(places []place) error {
 func (f *file) line(p *place) {
 	if f.ended {
 		if !f.over {
-			f.say(Misfiled, -1, "there are lines after the end")
+			f.say(Misfiled, "there are lines after the end")
 		}
 		f.over = true
 		return
@@ -177,14 +174,14 @@ func (f *file) line(p *place) {
 	if p.end {
 		f.ended = true
 		if p.count != f.lines {
-			f.say(Misfiled, -1, fmt.Sprintf("it ends after %d lines, and says it has %d", f.lines, p.count))
+			f.say(Misfiled, fmt.Sprintf("it ends after %d lines, and says it has %d", f.lines, p.count))
 		}
 		return
 	}
 	f.lines++
 	switch _, twice := f.ahead[p.i]; {
 	case p.err != nil && p.leaf == (tlog.Hash{}):
-		f.say(Misfiled, -1, fmt.Sprintf("line %d: %v", f.lines+1, p.err))
+		f.say(Misfiled, fmt.Sprintf("line %d: %v", f.lines+1, p.err))
 	case p.i < f.out.Header.From || p.i >= f.out.Header.To:
 		f.stray(p, Added, "it is outside of the file's bounds")
 	case p.i < f.next || twice:
@@ -337,7 +334,7 @@ func (f *file) finish() {
 	}
 	f.flush()
 	if !f.ended {
-		f.say(Misfiled, -1, "the file has no end: it was cut off")
+		f.say(Misfiled, "the file has no end: it was cut off")
 	}
 	f.v.Finish()
 	f.out.Rows = f.v.Rows
@@ -345,6 +342,6 @@ func (f *file) finish() {
 		return
 	}
 	if f.out.Proved = f.out.Head.fits(f.v.Tree.Root()); !f.out.Proved {
-		f.say(BadHead, -1, "its entries and hashes do not lead to the root that was signed: something was rewritten together with its hash, and what is kept outside (--sink) can tell which")
+		f.say(BadHead, "its entries and hashes do not lead to the root that was signed: something was rewritten together with its hash, and what is kept outside (--sink) can tell which")
 	}
 }

@@ -7,8 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/tlog"
-
-	"github.com/medirecord/medirecord/internal/audit"
 )
 
 // Hashes hashes every entry that a connection sees.
@@ -16,7 +14,7 @@ func Hashes(ctx context.Context, conn *pgx.Conn) (map[string]tlog.Hash, error) {
 	rows, err := (&Snapshot{conns: []*pgx.Conn{nil, conn}}).query(ctx, 0, `select `+recordColumns+` from audit.event e`)
 	out := map[string]tlog.Hash{}
 	for _, r := range rows {
-		out[audit.UUID(r.ID).String()] = r.Hash
+		out[r.ID.String()] = r.Hash
 	}
 	return out, err
 }

@@ -331,8 +331,10 @@ func TestATamperedTrailIsNamed(t *testing.T) {
 		"both times are changed":                 {sql: `update audit.event set occurred_at = occurred_at - interval '1 day', recorded_at = recorded_at - interval '1 day' where event_id = '$ID'`, want: []string{"re-dated 111"}},
 		"an entry is recorded later":             {sql: `update audit.event set recorded_at = recorded_at + interval '2 days' where event_id = '$ID'`, want: []string{"re-dated 111"}, note: "it was recorded at"},
 		"an entry goes back in the order":        {sql: `update audit.event set tx = (select tx from audit.event where event_id = '$OTHER') where event_id = '$ID'`, want: []string{"reordered 111"}},
-		"two entries change their ids": {sql: `update audit.event set event_id = case event_id when '$ID' then '$OTHER'::uuid else '$ID'::uuid end where event_id in ('$ID', '$OTHER')`,
-			want: []string{"reordered 111", "reordered 555"}},
+		"two entries change their ids": {
+			sql:  `update audit.event set event_id = case event_id when '$ID' then '$OTHER'::uuid else '$ID'::uuid end where event_id in ('$ID', '$OTHER')`,
+			want: []string{"reordered 111", "reordered 555"},
+		},
 		"two entries change all but their ids": {sql: `update audit.event e set actor_subject = o.actor_subject, patient_id = o.patient_id, detail = o.detail, nonce = o.nonce, occurred_at = o.occurred_at, recorded_at = o.recorded_at
 			from audit.event o where e.event_id in ('$ID', '$OTHER') and o.event_id in ('$ID', '$OTHER') and e.event_id <> o.event_id`, want: []string{"reordered 111", "reordered 555"}},
 		"two entries change their actors": {sql: `update audit.event e set actor_subject = o.actor_subject from audit.event o
@@ -348,16 +350,20 @@ func TestATamperedTrailIsNamed(t *testing.T) {
 		"a batch's root is changed":     {sql: `update audit.batch set root = decode(repeat('ab', 32), 'hex') where batch = 2`, want: []string{"batch -1"}},
 		"a batch's map root is changed": {sql: `update audit.batch set map_root = decode(repeat('ab', 32), 'hex') where batch = 2`, want: []string{"map -1"}},
 		"a batch names another entry":   {sql: `update audit.batch set ids = overlay(ids placing decode(repeat('ab', 16), 'hex') from 1 + 16 * (111 - first_index)::int) where first_index <= 111 and first_index + n > 111`, want: []string{"batch 111"}},
-		"a batch names two in the other order": {sql: `update audit.batch set ids = overlay(overlay(ids placing substr(ids, 17, 16) from 33) placing substr(ids, 33, 16) from 17) where batch = 1`,
-			want: nil},
+		"a batch names two in the other order": {
+			sql:  `update audit.batch set ids = overlay(overlay(ids placing substr(ids, 17, 16) from 33) placing substr(ids, 33, 16) from 17) where batch = 1`,
+			want: nil,
+		},
 		"a batch is deleted":                {sql: `delete from audit.batch where batch = 1`, want: nil},
 		"a patient's count is changed":      {sql: `update audit.patient_head set n = n + 1 where key = sha256(convert_to('mr-patient-v1', 'UTF8') || '\x00'::bytea || convert_to('p-1', 'UTF8'))`, want: []string{"map -1"}, note: "the map's head of the patient"},
 		"a patient is taken out of the map": {sql: `delete from audit.patient_head where key = sha256(convert_to('mr-patient-v1', 'UTF8') || '\x00'::bytea || convert_to('p-1', 'UTF8'))`, want: []string{"map -1"}, note: "holds 0 patients"},
 		"a row of the map is changed":       {sql: `update audit.map_row set roots = decode(repeat('ab', 8192), 'hex') where first = (select min(first) from audit.map_row)`, want: nil, note: "of the map is not"},
 		"a signature is broken":             {sql: `update audit.checkpoint set note = overlay(note placing 'AAAAAAAA' from length(note) - 40)`, want: []string{"checkpoint -1"}},
-		"the log is cut off": {sql: `delete from audit.event e using audit.batch b where b.batch = (select max(batch) from audit.batch) and position(uuid_send(e.event_id) in b.ids) > 0;
+		"the log is cut off": {
+			sql: `delete from audit.event e using audit.batch b where b.batch = (select max(batch) from audit.batch) and position(uuid_send(e.event_id) in b.ids) > 0;
 			delete from audit.batch where batch = (select max(batch) from audit.batch); delete from audit.checkpoint where size > (select max(first_index + n) from audit.batch)`,
-			outside: true, want: nil},
+			outside: true, want: nil,
+		},
 		"everything is rewritten with recomputed hashes": {do: func(t *testing.T, super *pgx.Conn) {
 			medtest.Exec(t, super, unlocked+`update audit.event set actor_subject = 'somebody' where event_id = '`+s.idAt(t, super, 111)+`'`)
 			forge(t, super)
