@@ -147,7 +147,7 @@ func (e *Entry) Clean() {
 		&e.Actor.Issuer, &e.Actor.Subject, (*string)(&e.Actor.Practice), (*string)(&e.Patient), (*string)(&e.PatientPractice),
 		&e.Action, &e.ResourceType, &e.ResourceID, &e.Code, &e.ContextNonce, &e.ContextMAC,
 		&e.Detail.Session, &e.Detail.TokenID, &e.Detail.OnBehalfOf, &e.Detail.Reason, &e.Detail.Purpose,
-		&e.Detail.IP, &e.Detail.RequestID, &e.Detail.ClientID, &e.Detail.TraceID, &e.Detail.Revision,
+		&e.Detail.IP, &e.Detail.Digest, &e.Detail.RequestID, &e.Detail.ClientID, &e.Detail.TraceID, &e.Detail.Revision,
 	} {
 		*s = clean(*s, maxName)
 	}
