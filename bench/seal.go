@@ -108,7 +108,14 @@ func (b *bench) sealer(ctx context.Context, s *system, super *pgx.Conn) (*trail.
 	life, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- sealer.Run(life) }()
-	return sealer, func() { cancel(); _ = <-done; sealer.Close() }, nil
+	stop := func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.say("sealer: %v", err)
+		}
+		sealer.Close()
+	}
+	return sealer, stop, nil
 }
 
 // until waits until all that is there is sealed and signed.

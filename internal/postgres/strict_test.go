@@ -333,10 +333,15 @@ func strictAccountings(t *testing.T, w *world) {
 		t.Error("a context that is not strict shows nothing")
 	}
 	for _, c := range []struct{ name, changes, want string }{
-		{"its own", "", "shown"}, {"that says the practice too", "patient_practice = 'north'", "shown"},
-		{"of another patient", "patient_id = 'north-2'; resource_id = 'north-2'", ""}, {"of another person", "actor_subject = 'somebody'", ""},
-		{"of another context", "ctx_nonce = 'x'", ""}, {"of another practice", "actor_practice = 'south'", ""}, {"shown to others", "patient_practice = 'south'", ""},
-		{"that cries break-glass", "break_glass = true", ""}, {"that is old", "occurred_at = clock_timestamp() - interval '31 seconds'", ""},
+		{"its own", "", "shown"},
+		{"that says the practice too", "patient_practice = 'north'", "shown"},
+		{"of another patient", "patient_id = 'north-2'; resource_id = 'north-2'", ""},
+		{"of another person", "actor_subject = 'somebody'", ""},
+		{"of another context", "ctx_nonce = 'x'", ""},
+		{"of another practice", "actor_practice = 'south'", ""},
+		{"shown to others", "patient_practice = 'south'", ""},
+		{"that cries break-glass", "break_glass = true", ""},
+		{"that is old", "occurred_at = clock_timestamp() - interval '31 seconds'", ""},
 	} {
 		h := reads.held(t)
 		id, sql := h.ticket(c.changes)

@@ -171,12 +171,68 @@ select c.epoch, p.origin, c.size, c.note, c.signed_at, c.cosigned_at, last.hi_ep
 	if err != nil {
 		return nil, postgres.Unavailable(err)
 	}
-	w.Entries, err = pgx.CollectRows(leaves, func(row pgx.CollectableRow) (l Leaf, err error) {
-		var b []byte
-		if err = row.Scan(&l.ID, &b); err == nil {
-			l.Hash = tlog.Hash(b)
+	w.Entries, err = pgx.CollectRows(leaves, scanLeaf)
+	if err != nil {
+		return nil, postgres.Unavailable(err)
+	}
+	w.Entries, err = withPruned(ctx, tx, h.Epoch, w.Entries)
+	return w, err
+}
+
+func scanLeaf(row pgx.CollectableRow) (l Leaf, err error) {
+	var b []byte
+	if err = row.Scan(&l.ID, &b); err == nil {
+		l.Hash = tlog.Hash(b)
+	}
+	return l, err
+}
+
+// withPruned puts the leaves of the patient's entries that the retention policy
+// dropped in their places: their hashes are in the tiles, their ids in the
+// batches.
+func withPruned(ctx context.Context, tx pgx.Tx, epoch int32, present []Leaf) ([]Leaf, error) {
+	var gone []int64
+	if err := tx.QueryRow(ctx, `select array(select * from audit.pruned_of_patient($1))`, epoch).Scan(&gone); err != nil {
+		return nil, postgres.Unavailable(err)
+	}
+	if len(gone) == 0 {
+		return present, nil
+	}
+	rows, err := tx.Query(ctx, `
+select encode(substr(b.ids, 16 * (i - b.first_index)::integer + 1, 16), 'hex')::uuid, substr(t.data, 32 * (i & 255)::integer + 1, 32)
+  from unnest($2::bigint[]) with ordinality as g (i, n)
+  cross join lateral (select first_index, ids from audit.batch where epoch = $1 and first_index <= i order by first_index desc limit 1) b
+  join audit.tile t on t.epoch = $1 and t.level = 0 and t.idx = i >> 8
+ order by g.n`, epoch, gone)
+	if err != nil {
+		return nil, postgres.Unavailable(err)
+	}
+	pruned, err := pgx.CollectRows(rows, scanLeaf)
+	if err != nil || len(pruned) != len(gone) {
+		return nil, errors.Join(postgres.Unavailable(err), errors.New("places of pruned entries are not in the log"))
+	}
+	out := make([]Leaf, 0, len(pruned)+len(present))
+	for _, leaf := range present {
+		// Entries around midnight stand between those of the month that went.
+		if len(pruned) > 0 {
+			at, err := indexOf(ctx, tx, epoch, leaf.ID)
+			if err != nil {
+				return nil, err
+			}
+			for len(pruned) > 0 && gone[0] < at {
+				out, pruned, gone = append(out, pruned[0]), pruned[1:], gone[1:]
+			}
 		}
-		return l, err
-	})
-	return w, postgres.Unavailable(err)
+		out = append(out, leaf)
+	}
+	return append(out, pruned...), nil
+}
+
+// indexOf returns the place of an entry that is in the log.
+func indexOf(ctx context.Context, tx pgx.Tx, epoch int32, id med.EventID) (at int64, err error) {
+	err = tx.QueryRow(ctx, `
+select b.first_index + p.i from audit.batch b
+ cross join lateral (select i from generate_series(0, b.n - 1) i where substr(b.ids, 16 * i + 1, 16) = uuid_send($2::uuid)) p
+ where b.epoch = $1 order by 1 limit 1`, epoch, string(id)).Scan(&at)
+	return at, postgres.Unavailable(err)
 }

@@ -4,6 +4,7 @@ package trail_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -14,7 +15,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medirecord/medirecord/internal/audit"
+	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/medtest"
+	"github.com/medirecord/medirecord/internal/token"
 	"github.com/medirecord/medirecord/internal/trail"
 )
 
@@ -131,6 +134,7 @@ func TestAMonthIsPruned(t *testing.T) {
 		return audit.FormatProof(part.From+3, inclusion, part.Note)
 	}
 	receipt = prove(t)
+	before := s.whole(t, "p-1")
 
 	r, err := trail.OpenRetention(ctx, s.db.URL("retention"))
 	if err != nil {
@@ -211,6 +215,9 @@ func TestAMonthIsPruned(t *testing.T) {
 		t.Errorf("after: got %v, %+v", found, v)
 	}
 	clean(t)
+	if after := s.whole(t, "p-1"); !slices.Equal(after, before) {
+		t.Errorf("the list of a patient's entries is not whole any more: %d, and %d before", len(after), len(before))
+	}
 	if again := prove(t); again != receipt {
 		t.Error("the receipt is another than before")
 	}
@@ -247,4 +254,31 @@ func TestAMonthIsPruned(t *testing.T) {
 			}
 		}
 	})
+}
+
+// whole returns the leaves of a patient's entries, proved to be all of them.
+func (s *sealedLog) whole(t *testing.T, patient string) []trail.Leaf {
+	t.Helper()
+	signed := medtest.Mint(t, token.Context{Issuer: "i", Subject: "s", Roles: []string{"patient"}, Practice: "practice-north", Action: "audit.read", Patient: patient, Self: patient}, 10*time.Second)
+	conn := s.db.As(t, "app")
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }() // what comes later wants nobody connected
+	if _, err := tx.Exec(t.Context(), `select set_config('medirecord.ctx', $1, true)`, signed); err != nil {
+		t.Fatal(err)
+	}
+	w, err := trail.ProveWhole(t.Context(), tx, med.PatientID(patient))
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain := audit.PatientHead{Key: w.Map.Head.Key}
+	for _, l := range w.Entries {
+		chain.Add(l.Hash)
+	}
+	if chain != w.Map.Head || chain.Count == 0 {
+		t.Errorf("%d entries are not what the map holds: %+v", len(w.Entries), w.Map.Head.Count)
+	}
+	return w.Entries
 }

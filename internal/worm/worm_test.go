@@ -305,7 +305,9 @@ func startS3(t *testing.T, program string) string {
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = <-ended // we killed it
+		if err := <-ended; err == nil {
+			t.Error("it ended before it was killed")
+		}
 	})
 	for until := time.Now().Add(30 * time.Second); ; {
 		resp, err := http.Get("http://" + address + "/")
