@@ -62,7 +62,8 @@ $$;
 grant usage on schema audit to medirecord_retention;
 
 -- For the functions below, which the owner runs under its own forced row security.
-create policy own on audit.event for select to medirecord_owner using (true);
+-- While one of the functions below runs, and not for who merely becomes the owner.
+create policy own on audit.event for select to medirecord_owner using (current_setting('medirecord.pruning', true) = 'on');
 create policy own on audit.batch for select to medirecord_owner using (true);
 
 -- Retention writes of its own doings, under no context, like the sealer.
@@ -80,6 +81,7 @@ create function audit.place_hold(in_name text, in_patient text, in_from date, in
 language plpgsql security definer set search_path = pg_catalog
 as $$
 begin
+  perform set_config('medirecord.pruning', 'on', true);
   if not exists (select from audit.event e where e.event_id = in_entry and e.action = 'retention.hold' and e.resource_id = in_name and e.tx = pg_current_xact_id()) then
     raise exception 'medirecord: a hold needs its entry in the same transaction' using errcode = '42501';
   end if;
@@ -90,6 +92,7 @@ create function audit.end_hold(in_name text, in_entry uuid) returns boolean
 language plpgsql security definer set search_path = pg_catalog
 as $$
 begin
+  perform set_config('medirecord.pruning', 'on', true);
   if not exists (select from audit.event e where e.event_id = in_entry and e.action = 'retention.hold_end' and e.resource_id = in_name and e.tx = pg_current_xact_id()) then
     raise exception 'medirecord: ending a hold needs its entry in the same transaction' using errcode = '42501';
   end if;
@@ -101,15 +104,18 @@ $$;
 -- is_sealed reports whether an entry is in the log, under a checkpoint that is
 -- signed and cosigned by as many as the sealer was told to ask.
 create function audit.is_sealed(in_entry uuid) returns boolean
-language sql stable security definer set search_path = pg_catalog
+language plpgsql security definer set search_path = pg_catalog
 as $$
-  select exists (
+begin
+  perform set_config('medirecord.pruning', 'on', true);
+  return exists (
     select from audit.event e
       cross join lateral (select * from audit.batch b where (b.hi_epoch, b.hi_tx, b.hi_id) >= (e.epoch, e.tx, e.event_id)
                            order by b.hi_epoch, b.hi_tx, b.hi_id limit 1) b
      where e.event_id = in_entry
        and exists (select from generate_series(0, b.n - 1) g where substr(b.ids, 16 * g + 1, 16) = uuid_send(in_entry))
-       and exists (select from audit.checkpoint c where c.epoch = b.epoch and c.size >= b.first_index + b.n and c.cosigned_at is not null))
+       and exists (select from audit.checkpoint c where c.epoch = b.epoch and c.size >= b.first_index + b.n and c.cosigned_at is not null));
+end
 $$;
 
 -- prune drops a month. Whatever its caller says, the month is older than six
@@ -131,6 +137,7 @@ declare
   covered bigint;
   e audit.event;
 begin
+  perform set_config('medirecord.pruning', 'on', true);
   if in_month <> date_trunc('month', in_month::timestamp)::date then
     raise exception 'medirecord: a month is its first day' using errcode = '22023';
   end if;
