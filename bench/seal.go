@@ -250,7 +250,7 @@ func paced(ctx context.Context, t *trail.Trail, d time.Duration) (map[string]tim
 func indexes(ctx context.Context, super *pgx.Conn) (map[string]int64, error) {
 	rows, err := super.Query(ctx, `
 select encode(substr(ids, 16 * i + 1, 16), 'hex')::uuid::text, first_index + i from audit.batch, generate_series(0, n - 1) i
- where sealed_at > clock_timestamp() - interval '10 minutes' and n < 16384`)
+ where sealed_at > clock_timestamp() - interval '10 minutes' and n < 65536`)
 	if err != nil {
 		return nil, err
 	}

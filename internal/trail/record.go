@@ -90,16 +90,14 @@ func (r *Reader) Sealed(ctx context.Context, epoch int32, from int64, most int) 
 	var ids []byte
 	var at time.Time
 	err := r.pool.QueryRow(ctx, `
-select first_index, ids, sealed_at from audit.batch where epoch = $1 and first_index <= $2 order by first_index desc limit 1`, epoch, from).Scan(&first, &ids, &at)
+select first_index, substr(ids, 16 * ($2 - first_index)::integer + 1, 16 * $3), sealed_at from audit.batch
+ where epoch = $1 and first_index <= $2 order by first_index desc limit 1`, epoch, from, most).Scan(&first, &ids, &at)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, postgres.Unavailable(err)
 	}
-	skip := min(from-first, int64(len(ids)/16))
-	ids = ids[16*skip:]
-	ids = ids[:min(len(ids), 16*most)]
 	byID, err := r.records(ctx, ids)
 	if err != nil {
 		return nil, err

@@ -34,7 +34,7 @@ type SealerConfig struct {
 	Sinks     []Sink
 	SinkEvery time.Duration // 0: with every cosigned checkpoint
 	Every     time.Duration // how often to look for new entries; 0 means 150 ms
-	Batch     int           // entries sealed together; 0 means 16384
+	Batch     int           // entries sealed together; 0 means 65536
 	Log       *slog.Logger
 	Now       func() time.Time
 
@@ -122,7 +122,7 @@ const sealLock = 7237487
 // OpenSealer connects as the sealer. Run does the work.
 func OpenSealer(ctx context.Context, cfg SealerConfig) (*Sealer, error) {
 	cfg.Every = or(cfg.Every, 150*time.Millisecond)
-	cfg.Batch = or(cfg.Batch, 16384)
+	cfg.Batch = or(cfg.Batch, 65536)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

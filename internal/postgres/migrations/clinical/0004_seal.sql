@@ -41,6 +41,7 @@ create table audit.batch (
   primary key (epoch, batch),
   check (length(ids) = 16 * n)
 );
+alter table audit.batch alter column ids set storage external; -- read in slices
 create unique index batch_index on audit.batch (epoch, first_index);
 create index batch_order on audit.batch (hi_epoch, hi_tx, hi_id);
 
