@@ -10,10 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medirecord/medirecord/internal/app"
 	"github.com/medirecord/medirecord/internal/audit"
@@ -163,14 +167,41 @@ func appendAudit(ctx context.Context, b *bench, r *result) error {
 	to := func(t *trail.Trail) func(int, int) error {
 		return func(int, int) error { return t.Append(readEntry()) }
 	}
-	var grouped, each, alone []load
+	// The study's comparison (facts/audit.md 4): a read in a transaction with its
+	// entry, against a read whose entry shares a flush.
+	pool, err := pgxpool.New(ctx, s.Database.SuperuserURL+"&pool_max_conns="+strconv.Itoa(appendCallers))
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	const point = `select sealed from medirecord.patient where id = 'p-001'`
+	readGrouped := func(int, int) error {
+		var sealed []byte
+		if err := pool.QueryRow(ctx, point).Scan(&sealed); err != nil {
+			return err
+		}
+		return shared.Append(readEntry())
+	}
+	readEach := func(int, int) error {
+		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `select set_config('medirecord.ctx', 'none', true)`); err != nil {
+				return err
+			}
+			var sealed []byte
+			if err := tx.QueryRow(ctx, point).Scan(&sealed); err != nil {
+				return err
+			}
+			return trail.AppendTx(ctx, tx, readEntry())
+		})
+	}
+	var grouped, each, alone, readsGrouped, readsEach []load
 	for round := range b.rounds {
 		for _, step := range []struct {
 			into    *[]load
 			callers int
-			trail   *trail.Trail
-		}{{&grouped, appendCallers, shared}, {&each, appendCallers, single}, {&alone, 1, shared}} {
-			l, err := loop(ctx, step.callers, time.Duration(b.seconds)*time.Second, to(step.trail))
+			work    func(int, int) error
+		}{{&grouped, appendCallers, to(shared)}, {&each, appendCallers, to(single)}, {&alone, 1, to(shared)}, {&readsGrouped, appendCallers, readGrouped}, {&readsEach, appendCallers, readEach}} {
+			l, err := loop(ctx, step.callers, time.Duration(b.seconds)*time.Second, step.work)
 			if err != nil {
 				return err
 			}
@@ -188,7 +219,10 @@ func appendAudit(ctx context.Context, b *bench, r *result) error {
 	r.figure("each_us_p99", us(e.p99), "µs", "")
 	r.figure("alone_us_p50", us(one.p50), "µs", "one caller on an idle trail: written at once")
 	r.figure("entries_per_flush", float64(stats.Appended)/float64(max(1, stats.Flushes)), "", "of the grouped trail, with and without company")
-	r.spread("grouped_over_each", ratios(grouped, each), "what group commit brings")
+	r.figure("reads_grouped_per_second", middle(readsGrouped).perSecond, "1/s", fmt.Sprintf("a point select and an entry that shares its flush, %d callers", appendCallers))
+	r.figure("reads_each_per_second", middle(readsEach).perSecond, "1/s", "BEGIN; set context; select; insert entry; COMMIT, as many callers")
+	r.spread("reads_grouped_over_each", ratios(readsGrouped, readsEach), "group commit against a commit for each read, wanted 4")
+	r.spread("grouped_over_each", ratios(grouped, each), "entries alone: group commit against an insert and a commit each")
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -15,6 +16,7 @@ import (
 	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/medtest"
+	"github.com/medirecord/medirecord/internal/token"
 	"github.com/medirecord/medirecord/internal/trail"
 )
 
@@ -169,6 +171,17 @@ func TestProofs(t *testing.T) {
 	for who, token := range map[string]string{"another patient": another, "a clinician": clinician, "another practice's officer": foreign} {
 		if a := s.Get(t, token, "/api/v1/patients/p-001/accesses/proof"); a.Status != 403 {
 			t.Errorf("%s: got %d", who, a.Status)
+		}
+	}
+	// Nor does a taken-over API learn anything of another practice's patient from
+	// the functions behind it, with that practice's officer's own context.
+	for _, call := range []string{`audit.patient_bucket(1)`, `audit.pruned_of_patient(1)`, `audit.patient_leaves(0, '0', '00000000-0000-0000-0000-000000000000', 9, '9', '00000000-0000-0000-0000-000000000000')`} {
+		app := s.DB.As(t, "app")
+		medtest.Exec(t, app, `select set_config('medirecord.ctx', $1, false)`, medtest.Mint(t, token.Context{
+			Issuer: "i", Subject: "s", Roles: []string{"officer"}, Practice: medtest.South, Action: "audit.read", Patient: string(p),
+		}, 10*time.Second))
+		if _, err := app.Exec(t.Context(), `select * from `+call); err == nil || !strings.Contains(err.Error(), "reads no such trail") {
+			t.Errorf("%s: got %v", call, err)
 		}
 	}
 	// A superuser who takes one out cannot have the list called whole any more.

@@ -39,8 +39,9 @@ type Trail struct {
 	queue    chan *waiting
 	stop     chan struct{}
 	group    sync.WaitGroup
-	busy     atomic.Int32 // flushers with a batch under way
-	failing  atomic.Bool  // the last batch was not written
+	busy     atomic.Int32  // flushers with a batch under way
+	freed    chan struct{} // one of them has ended; capacity 1
+	failing  atomic.Bool   // the last batch was not written
 	refusals *refusals
 
 	appended, failed, flushes atomic.Uint64
@@ -79,7 +80,7 @@ func Open(ctx context.Context, cfg Config) (*Trail, error) {
 	if err != nil {
 		return nil, med.AuditUnavailable.Because(err)
 	}
-	t := &Trail{cfg: cfg, pool: pool, queue: make(chan *waiting, cfg.Queue), stop: make(chan struct{})}
+	t := &Trail{cfg: cfg, pool: pool, queue: make(chan *waiting, cfg.Queue), freed: make(chan struct{}, 1), stop: make(chan struct{})}
 	t.refusals = newRefusals(t)
 	for range cfg.Flushers {
 		t.group.Go(t.flush)
@@ -187,11 +188,15 @@ func (t *Trail) flush() {
 		t.busy.Add(1)
 		t.write(batch)
 		t.busy.Add(-1)
+		select {
+		case t.freed <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// fill takes what waits and, while another batch is under way, lingers a
-// little for more: the flush they will share costs more than the wait.
+// fill takes what waits and, while another batch is under way and for a little
+// at most, lingers for more: the flush they will share costs more than the wait.
 func (t *Trail) fill(batch []*waiting) []*waiting {
 	var linger <-chan time.Time
 	for len(batch) < t.cfg.Batch {
@@ -214,6 +219,10 @@ func (t *Trail) fill(batch []*waiting) []*waiting {
 			batch = append(batch, w)
 		case <-linger:
 			return batch
+		case <-t.freed:
+			if t.busy.Load() == 0 {
+				return batch
+			}
 		case <-t.stop:
 			return batch
 		}

@@ -64,6 +64,26 @@ grant create on schema audit to medirecord_locator;
 reset role;
 
 set role medirecord_locator;
+-- proved_patient returns the patient whom the context may have such a proof
+-- about: their own, or one of the practice's for its admin and officer. Of
+-- anybody else not even the number of entries is told.
+create function audit.proved_patient() returns text
+language plpgsql stable security definer set search_path = pg_catalog
+as $$
+declare
+  patient text := ctx.fact('patient');
+  practice text := ctx.fact('practice');
+  scope text[] := ctx.trail_scope();
+begin
+  if scope && array['patient|' || patient] or scope && array['practice|' || practice || '|' || patient] and medirecord.practice_of(patient) = practice then
+    return patient;
+  end if;
+  raise exception 'medirecord: this context reads no such trail' using errcode = '42501';
+end
+$$;
+revoke all on function audit.proved_patient() from public;
+grant execute on function audit.proved_patient() to medirecord_owner;
+
 -- patient_leaves returns the ids and leaf hashes of the entries about the
 -- context's patient between two places of the log, in its order: all of them,
 -- also those that the reader may not read, whose hashes tell nothing. Only the
@@ -73,13 +93,8 @@ returns table (event_id uuid, leaf bytea)
 language plpgsql stable security definer set search_path = pg_catalog
 as $$
 declare
-  patient text := ctx.fact('patient');
-  scope text[] := ctx.trail_scope();
+  patient text := audit.proved_patient();
 begin
-  if not (scope && array['patient|' || patient]
-          or scope && array['practice|' || ctx.fact('practice') || '|' || patient] and medirecord.practice_of(patient) = ctx.fact('practice')) then
-    raise exception 'medirecord: this context reads no such trail' using errcode = '42501';
-  end if;
   return query
     select e.event_id, audit.leaf_hash(e) from audit.event e
      where e.patient_id = patient and (e.epoch, e.tx, e.event_id) > (lo_epoch, lo_tx, lo_id) and (e.epoch, e.tx, e.event_id) <= (hi_epoch, hi_tx, hi_id)
@@ -92,6 +107,27 @@ reset role;
 
 set role medirecord_owner;
 revoke create on schema audit from medirecord_locator;
+
+-- As in 0004 and 0010, and about nobody else.
+create or replace function audit.patient_bucket(in_epoch integer) returns table (key bytea, n bigint, head bytea)
+language plpgsql stable security definer set search_path = pg_catalog
+as $$
+declare
+  hashed bytea := sha256(convert_to('mr-patient-v1', 'UTF8') || '\x00'::bytea || convert_to(audit.proved_patient(), 'UTF8'));
+begin
+  return query select h.key, h.n, h.head from audit.patient_head h
+    where h.epoch = in_epoch and h.bucket = get_byte(hashed, 0) * 256 + get_byte(hashed, 1);
+end
+$$;
+create or replace function audit.pruned_of_patient(in_epoch integer) returns setof bigint
+language plpgsql stable security definer set search_path = pg_catalog
+as $$
+declare
+  hashed bytea := sha256(convert_to('mr-patient-v1', 'UTF8') || '\x00'::bytea || convert_to(audit.proved_patient(), 'UTF8'));
+begin
+  return query select i from audit.pruned p, unnest(p.indexes) i where p.epoch = in_epoch and p.key = hashed order by i;
+end
+$$;
 
 -- epoch_name tells the operator who began an epoch what its log is called.
 create function audit.epoch_name(which integer) returns text
