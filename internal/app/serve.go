@@ -61,7 +61,7 @@ func Serve(ctx context.Context, cfg *Config, log *slog.Logger, ready func(api, o
 	}
 	defer func() { _ = ops.Close() }()
 	ready(public.Addr(), ops.Addr())
-	return serveBoth(ctx, api.HTTPServer(ctx, api), public, api.HTTPServer(ctx, api.Ops()), ops)
+	return serveBoth(ctx, api.HTTPServer(ctx, api), api.Listener(public), api.HTTPServer(ctx, api.Ops()), api.Listener(ops))
 }
 
 func serveBoth(ctx context.Context, api *http.Server, public net.Listener, ops *http.Server, private net.Listener) error {

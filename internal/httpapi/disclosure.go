@@ -13,7 +13,7 @@ import (
 )
 
 // writeErrors are what a write of patient data can end in besides.
-var writeErrors = append([]*med.ErrorKind{med.Conflict, med.TooLarge, med.UnsupportedMedia}, readErrors...)
+var writeErrors = append([]*med.ErrorKind{med.Conflict}, readErrors...)
 
 func (s *Server) disclosureRoutes(r *router) {
 	handle(s, r, operation{

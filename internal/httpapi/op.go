@@ -6,9 +6,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/medirecord/medirecord/internal/med"
@@ -16,17 +13,14 @@ import (
 
 // operation is what a route says of itself: it becomes its entry in the contract.
 type operation struct {
-	id, method, path, tag, summary, doc string // method is GET unless it says otherwise
-	status                              int    // of a success, 200 unless it says otherwise
-	media                               string // of a success, application/json unless it says otherwise
-	errors                              []*med.ErrorKind
+	id, method, path, tag, summary, doc string           // method is GET unless it says otherwise
+	status                              int              // of a success, 200 unless it says otherwise
+	media                               string           // of a success, application/json unless it says otherwise
+	errors                              []*med.ErrorKind // besides those that problems adds
 }
 
 // readErrors are what a read of patient data can end in.
-var readErrors = []*med.ErrorKind{
-	med.Unauthorized, med.BreakGlassReasonRequired, med.Forbidden, med.MFARequired, med.NotFound, med.Invalid, med.RateLimited,
-	med.Internal, med.DatabaseUnavailable, med.AuditUnavailable, med.KeysUnavailable, med.LimitsUnavailable,
-}
+var readErrors = append([]*med.ErrorKind{med.NotFound}, listErrors...)
 
 // audited is an answer that names its audit entry.
 type audited[O any] interface {
@@ -80,6 +74,9 @@ func (s *Server) admit(ctx context.Context, x *exchange, r *http.Request) error 
 	if bodiless(r.Method) && r.ContentLength != 0 {
 		return med.Invalid.New("This method takes no body.")
 	}
+	if r.ContentLength > s.cfg.MaxBody {
+		return med.TooLarge.New("") // before any of it is read
+	}
 	// There is one format; without this a client could choose what it is called.
 	r.Header.Del("Accept")
 	x.caller, x.known, x.names = caller, true, s.router.names
@@ -109,7 +106,8 @@ func contract() *huma.OpenAPI {
 			{Name: "disclosures", Description: "To whom data of a patient was disclosed, 45 CFR 164.528."},
 		},
 		Components: &huma.Components{
-			Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+			Schemas:  huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+			Examples: problemExamples(),
 			SecuritySchemes: map[string]*huma.SecurityScheme{
 				"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "The token of an issuer that the sidecar knows."},
 			},
@@ -139,16 +137,6 @@ func (op operation) huma(maxBody int64) huma.Operation {
 	}
 }
 
-func (op operation) statuses() []int {
-	var out []int
-	for _, k := range op.errors {
-		if !slices.Contains(out, k.Status) {
-			out = append(out, k.Status)
-		}
-	}
-	return out
-}
-
 // document adds to the contract what the library cannot know: which problems a
 // status stands for, and the header that every answer has. And it learns the
 // contract's words.
@@ -159,12 +147,7 @@ func (op operation) document(r *router) {
 			continue
 		}
 		for status, response := range documented.Responses {
-			if slugs := op.slugs(status); slugs != "" {
-				response.Description = slugs
-			}
-			if response.Headers == nil {
-				response.Headers = map[string]*huma.Param{}
-			}
+			op.refusals(status, response)
 			response.Headers[headerRequest] = &huma.Param{Description: "Names this request; also in the problem and the audit entry.", Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"}}
 		}
 		for _, p := range documented.Parameters {
@@ -176,17 +159,6 @@ func (op operation) document(r *router) {
 			r.names[name] = true
 		}
 	}
-}
-
-// slugs lists the problems of one status.
-func (op operation) slugs(status string) string {
-	var out []string
-	for _, k := range op.errors {
-		if strconv.Itoa(k.Status) == status {
-			out = append(out, k.Slug)
-		}
-	}
-	return strings.Join(out, ", ")
 }
 
 func anys(in []string) []any {

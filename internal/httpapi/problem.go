@@ -24,13 +24,13 @@ const (
 // problem is an RFC 9457 problem as it leaves. It says nothing that the client
 // sent, and nothing of a cause.
 type problem struct {
-	Type     string           `json:"type" format:"uri" doc:"Which problem it is; see docs/problems.md." example:"https://medirecord.example/errors/unauthorized"`
+	Type     problemURI       `json:"type"`
 	Title    string           `json:"title" example:"Unauthorized"`
 	Status   int              `json:"status" example:"401"`
 	Detail   string           `json:"detail" example:"Valid JWT required. Sidecar validation failed."`
 	Instance string           `json:"instance" format:"uri" doc:"This occurrence: the request id as a URN. Quote it."`
-	Code     string           `json:"code" doc:"The problem in one machine-readable word; it may say more than the type." example:"unauthorized"`
-	Category string           `json:"hipaa_category" doc:"The safeguard of 45 CFR 164 it belongs to." example:"authentication"`
+	Code     string           `json:"code" pattern:"^[a-z][a-z0-9_]*$" doc:"The problem in one machine-readable word: its slug with underscores, or one that says more. docs/problems.md lists both." example:"unauthorized"`
+	Category category         `json:"hipaa_category"`
 	Errors   []med.FieldError `json:"errors,omitempty" doc:"Where the request is wrong and why. A pointer that begins with / points into the body; any other names a parameter or a header."`
 
 	headers http.Header
@@ -72,8 +72,8 @@ func (s *Server) problem(ctx context.Context, x *exchange, err error) *problem {
 func problemOf(e *med.Error, id string) *problem {
 	k := e.Kind
 	p := &problem{
-		Type: problemBase + k.Slug, Title: k.Title, Status: k.Status, Detail: k.Detail, Instance: "urn:uuid:" + id,
-		Code: strings.ReplaceAll(k.Slug, "-", "_"), Category: k.Category, Errors: e.Fields, headers: http.Header{},
+		Type: problemURI(problemBase + k.Slug), Title: k.Title, Status: k.Status, Detail: k.Detail, Instance: "urn:uuid:" + id,
+		Code: strings.ReplaceAll(k.Slug, "-", "_"), Category: category(k.Category), Errors: e.Fields, headers: http.Header{},
 	}
 	if k == med.Internal {
 		p.Errors = nil // nothing but the reference
@@ -134,35 +134,3 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body) // a client that is gone needs no answer
 }
-
-// ProblemsMarkdown returns the page that documents the problem table.
-func ProblemsMarkdown() string {
-	var b strings.Builder
-	b.WriteString(problemsIntro)
-	for _, k := range med.ErrorKinds {
-		retry := "no"
-		if k.Retryable {
-			retry = "yes"
-		}
-		rule := "none"
-		if r := med.Categories[k.Category]; r != "" {
-			rule = "`" + k.Category + "` " + r
-		}
-		fmt.Fprintf(&b, "| %d | `%s` | %s | %s | %s | %s |\n", k.Status, k.Slug, k.Title, k.Detail, rule, retry)
-	}
-	return b.String()
-}
-
-const problemsIntro = `# Problems
-
-Made from the table in ` + "`internal/med/error.go`" + ` by ` + "`go test ./internal/httpapi -update`" + `. Do not edit.
-
-Every refusal is an RFC 9457 problem (` + "`application/problem+json`" + `): ` + "`type`" + ` is
-` + "`" + problemBase + "<slug>`" + `, ` + "`instance`" + ` is the request id as a URN (quote it), ` + "`code`" + ` is the slug with
-underscores unless it says more, ` + "`hipaa_category`" + ` names the safeguard of 45 CFR 164. A problem with a request's content
-lists ` + "`errors`" + `: where (a pointer that begins with / points into the body, any other names a parameter or a header) and why,
-never with which value.
-
-| status | slug | title | detail, unless it says more | safeguard | worth a retry |
-|---|---|---|---|---|---|
-`

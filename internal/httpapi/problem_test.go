@@ -6,6 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -142,5 +146,32 @@ func TestFailuresAreLoggedWithWhatMayBeKnown(t *testing.T) {
 	ask(t, "GET", url)
 	if log := h.log.String(); strings.Contains(log, "Alice") || !strings.Contains(log, "*fmt.wrapError < *errors.errorString") {
 		t.Error("want the types of an unforeseen error, not its text: " + log)
+	}
+}
+
+// A code that a program could meet is in the table, of the kind it comes with.
+func TestEveryCodeIsInTheTable(t *testing.T) {
+	t.Parallel()
+	known := map[string]*med.ErrorKind{}
+	for _, c := range med.ErrorCodes {
+		known[c.Code] = c.Kind
+	}
+	given := regexp.MustCompile(`(?m)(?:(?:med\.)?(\w+)\.(?:New|Because)\(.*|^\s*".*)\)\.Coded\("(\w+)"\)`)
+	found := 0
+	err := filepath.WalkDir(filepath.Join("..", "..", "internal"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		src, err := os.ReadFile(path)
+		for _, m := range given.FindAllStringSubmatch(string(src), -1) {
+			found++
+			if m[1] != "Internal" && m[1] != "Unavailable" && (known[m[2]] == nil || m[1] != "" && !strings.EqualFold(m[1], strings.ReplaceAll(known[m[2]].Slug, "-", ""))) {
+				t.Errorf("%s gives the code %s of %s: add it to med.ErrorCodes, then run go test ./internal/httpapi -update", path, m[2], m[1])
+			}
+		}
+		return err
+	})
+	if err != nil || found < 15 {
+		t.Errorf("found %d codes: %v", found, err)
 	}
 }

@@ -104,9 +104,10 @@ func (c *Config) defaults() {
 
 // HTTPServer returns a server for the handler whose waits all end: a client
 // that sends or reads slowly loses its connection, not ours. The context goes
-// with what the server logs; its end does not stop the server.
+// with what the server logs; its end does not stop the server. Serve it on a
+// Listener of the room.
 func (s *Server) HTTPServer(ctx context.Context, h http.Handler) *http.Server {
-	return &http.Server{
+	return lines(&http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
@@ -116,7 +117,7 @@ func (s *Server) HTTPServer(ctx context.Context, h http.Handler) *http.Server {
 		ErrorLog:          newErrorLog(context.WithoutCancel(ctx), s.cfg.Log),
 		// OPTIONS * is a request like any other, and refused like any other.
 		DisableGeneralOptionsHandler: true,
-	}
+	})
 }
 
 // ServeHTTP answers one request of the API.
@@ -130,10 +131,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	x.from = originOf(r, x.id, s.cfg.TrustedProxies)
 	secure(a.Header(), x.id)
-	if r.ContentLength > s.cfg.MaxBody {
-		s.refuse(ctx, a, x, med.TooLarge.New(""))
-		return
-	}
 	r = r.WithContext(ctx)
 	r.Body = http.MaxBytesReader(a, r.Body, s.cfg.MaxBody)
 	s.router.ServeHTTP(a, r)

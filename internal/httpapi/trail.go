@@ -27,10 +27,7 @@ func (s *Server) trailRoutes(r *router) {
 }
 
 // listErrors are what a list can end in.
-var listErrors = []*med.ErrorKind{
-	med.Unauthorized, med.BreakGlassReasonRequired, med.Forbidden, med.MFARequired, med.Invalid, med.RateLimited,
-	med.Internal, med.DatabaseUnavailable, med.AuditUnavailable, med.KeysUnavailable, med.LimitsUnavailable,
-}
+var listErrors = []*med.ErrorKind{med.BreakGlassReasonRequired, med.Forbidden, med.MFARequired, med.KeysUnavailable}
 
 // TrailFilter are the filters of both. It is exported for the same reason as
 // PageInput.

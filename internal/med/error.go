@@ -41,6 +41,7 @@ var (
 	Forbidden                = kind("forbidden", 403, "Forbidden", "Your role does not allow this.", "access_control", false)
 	NotFound                 = kind("not-found", 404, "Not Found", "No such resource.", "none", false)
 
+	Malformed            = kind("malformed", 400, "Bad Request", "This is not HTTP/1.1 as it is read here. Nothing of it was looked at.", "none", false)
 	MFARequired          = kind("mfa-required", 403, "Forbidden", "This needs multi-factor authentication. Sign in again with a second factor.", "authentication", false)
 	MethodNotAllowed     = kind("method-not-allowed", 405, "Method Not Allowed", "This resource does not have that method.", "none", false)
 	Conflict             = kind("conflict", 409, "Conflict", "The resource was changed or exists already.", "integrity", false)
@@ -49,6 +50,7 @@ var (
 	UnsupportedMedia     = kind("unsupported-media-type", 415, "Unsupported Media Type", "Send application/json.", "none", false)
 	Invalid              = kind("invalid", 422, "Unprocessable Content", "The request is not valid.", "integrity", false)
 	PreconditionRequired = kind("precondition-required", 428, "Precondition Required", "Send If-Match with the version you read.", "integrity", false)
+	HeadersTooLarge      = kind("headers-too-large", 431, "Request Header Fields Too Large", "The request line and headers are larger than 32 KiB.", "none", false)
 	RateLimited          = kind("rate-limited", 429, "Too Many Requests", "Too many requests. Wait as Retry-After says.", "availability", true)
 	Internal             = kind("internal", 500, "Internal Server Error", "Something went wrong here. Nothing was disclosed. Quote the reference.", "none", false)
 	DatabaseUnavailable  = kind("database-unavailable", 503, "Service Unavailable", "The database cannot be reached. Nothing was disclosed.", "availability", true)
@@ -59,9 +61,37 @@ var (
 
 // ErrorKinds is the problem table, in the order of the documentation.
 var ErrorKinds = []*ErrorKind{
-	Unauthorized, BreakGlassReasonRequired, Forbidden, NotFound, MFARequired, MethodNotAllowed, Conflict, Stale,
-	TooLarge, UnsupportedMedia, Invalid, PreconditionRequired, RateLimited, Internal, DatabaseUnavailable,
+	Unauthorized, BreakGlassReasonRequired, Forbidden, NotFound, Malformed, MFARequired, MethodNotAllowed, Conflict, Stale,
+	TooLarge, UnsupportedMedia, Invalid, PreconditionRequired, HeadersTooLarge, RateLimited, Internal, DatabaseUnavailable,
 	AuditUnavailable, KeysUnavailable, LimitsUnavailable,
+}
+
+// ErrorCodes are the codes that say more than their kind's slug, in the order
+// of the documentation. Those of Internal are for the trail: the outside does
+// not see them.
+var ErrorCodes = []struct {
+	Code string
+	Kind *ErrorKind
+	Says string
+}{
+	{"sidecar_unavailable", Unauthorized, "The sidecar could not be asked, so nobody is known. Worth a retry, other than the token itself."},
+	{"cancelled", Unauthorized, "The client hung up before the sidecar had answered."},
+	{"not_self", Forbidden, "A patient asked for a record that is not their own, whether or not there is one."},
+	{"other_practice", Forbidden, "The patient belongs to another practice."},
+	{"own_record", Forbidden, "Whoever works here reads the accesses to their own record as every patient does."},
+	{"grant_refused", Forbidden, "The database did not take the break-glass grant."},
+	{"not_sealed", NotFound, "The entry is not sealed into the log yet: ask again in a few seconds."},
+	{"key_destroyed", NotFound, "The patient's key was destroyed: nothing can be read any more."},
+	{"practice_missing", NotFound, "There is no such practice."},
+	{"patient_deleted", NotFound, "The patient was deleted; an admin can restore them."},
+	{"key_exists", Conflict, "The patient has a key already."},
+	{"imported_meanwhile", Conflict, "Somebody imported the same patient meanwhile."},
+	{"identity_conflict", Conflict, "Somebody else with the same id at the source is in the practice already."},
+	{"recorded_before", Conflict, "There is a disclosure with this id already."},
+	{"amended_meanwhile", Conflict, "Somebody amended the disclosure meanwhile: read it again, then repeat the change."},
+	{"entered_in_error", Conflict, "The disclosure was entered in error before."},
+	{"cursor_invalid", Invalid, "The cursor is not ours, is older than an hour, or was given to another caller or for another query."},
+	{"key_missing", KeysUnavailable, "The key store has no such key."},
 }
 
 func kind(slug string, status int, title, detail, category string, retryable bool) *ErrorKind {

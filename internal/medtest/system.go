@@ -162,7 +162,9 @@ func New(t testing.TB, opts ...Options) *System {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Server = httptest.NewServer(api)
+	s.Server = httptest.NewUnstartedServer(nil)
+	s.Server.Config, s.Server.Listener = api.HTTPServer(ctx, api), api.Listener(s.Server.Listener)
+	s.Server.Start()
 	t.Cleanup(s.Server.Close)
 	operator := s.Door(t, "operator")
 	for _, p := range []med.PracticeID{North, South} {
