@@ -35,7 +35,7 @@ type listener struct {
 func (l listener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
-		return nil, err //nolint:wrapcheck // net/http asks of which kind it is
+		return nil, err
 	}
 	return &line{Conn: c, room: l.room}, nil
 }
@@ -58,20 +58,20 @@ func (l *line) Read(b []byte) (int, error) {
 		defer cancel()
 		if err := t.HandshakeContext(ctx); err != nil {
 			l.room.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "http server", slog.String("trouble", "tls handshake failed"))
-			return 0, err //nolint:wrapcheck // net/http asks of which kind it is
+			return 0, err
 		}
 	}
-	return l.Conn.Read(b) //nolint:wrapcheck // the same
+	return l.Conn.Read(b)
 }
 
 // Write sends what a handler answers as it is, and a problem in the place of
 // anything else.
 func (l *line) Write(b []byte) (int, error) {
 	if l.handled.Load() {
-		return l.Conn.Write(b) //nolint:wrapcheck // net/http asks of which kind it is
+		return l.Conn.Write(b)
 	}
 	if _, err := l.Conn.Write(l.room.early(b)); err != nil {
-		return 0, err //nolint:wrapcheck // the same
+		return 0, err
 	}
 	return len(b), nil
 }
@@ -80,7 +80,7 @@ func (l *line) Write(b []byte) (int, error) {
 // it has read that.
 func (l *line) CloseWrite() error {
 	if c, ok := l.Conn.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite() //nolint:wrapcheck // net/http does not look at it
+		return c.CloseWrite()
 	}
 	return nil
 }

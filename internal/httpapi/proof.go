@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/base64"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -17,13 +16,12 @@ import (
 )
 
 func (s *Server) proofRoutes(r *router) {
-	errs := append(slices.Clone(listErrors), med.NotFound)
 	handle(s, r, operation{
 		id: "read-audit-checkpoint", path: "/api/v1/audit/checkpoint", tag: "audit",
 		summary: "Read the newest signed head of the trail",
 		doc: "The trail is a log (RFC 6962) whose heads are signed notes (C2SP tlog-checkpoint) that witnesses cosign. For the practice's " +
 			"officer, and its admin with a second factor. Its tiles (C2SP tlog-tiles) are under /api/v1/audit/log/{epoch}/tile/.",
-		errors: errs,
+		errors: []*med.ErrorKind{med.BreakGlassReasonRequired, med.Forbidden, med.MFARequired, med.NotFound},
 	}, s.readCheckpoint)
 	handle(s, r, operation{
 		id: "prove-audit-entry", path: "/api/v1/audit/events/{eventId}/proof", tag: "audit",
@@ -31,7 +29,7 @@ func (s *Server) proofRoutes(r *router) {
 		doc: "A C2SP tlog-proof: the entry's place in the log, its way to the root, and the signed head with its cosignatures. It is verified " +
 			"without us, years later, by `medirecord audit verify --proof`. For who made the request that the entry tells of, the patient it is about, " +
 			"and officer and admin of a practice that it concerns. An entry is sealed about a second after it is written; before that the code is not_sealed.",
-		errors: errs,
+		errors: []*med.ErrorKind{med.BreakGlassReasonRequired, med.MFARequired, med.NotFound},
 	}, s.proveEntry)
 	handle(s, r, operation{
 		id: "prove-accesses", path: "/api/v1/patients/{id}/accesses/proof", tag: "audit",
@@ -39,7 +37,7 @@ func (s *Server) proofRoutes(r *router) {
 		doc: "The leaf hash of every entry about the patient, in the order of the log, and the proof that the patient map of the signed head holds " +
 			"their count and the head of the chain over exactly those: nothing is left out. What the list says of an entry is held against its hash by " +
 			"`medirecord audit verify` over an export. For whom the list is.",
-		errors: errs,
+		errors: readErrors,
 	}, s.proveAccesses)
 	r.hashRoute("/api/v1/audit/log/:epoch/tile/*place", s.readTile)
 }

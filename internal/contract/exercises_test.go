@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package contract
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/medirecord/medirecord/internal/med"
+)
+
+// exercise is how an operation is asked so that it serves. What is not told is
+// made from the file: its examples, and the patient alice for {id}.
+type exercise struct {
+	as string // whose token of the world; a role of North
+	// in gives path parameters, headers and query parameters by name, made anew
+	// for each request.
+	in func(t testing.TB, w *world) map[string]string
+	// body is the body, where one of the examples' values will not do.
+	body func(t testing.TB, w *world) any
+	// alone: its optional parameters hold only together with others.
+	alone []string
+	// provoke makes of a good request one that ends in the problem, where no
+	// general way leads there.
+	provoke map[string]func(t testing.TB, w *world, r *request)
+	// never says why a problem that the operation documents cannot be provoked
+	// from outside.
+	never map[string]string
+}
+
+// exercises are those of all operations, by id.
+func exercises() map[string]exercise {
+	return map[string]exercise{
+		"read-patient":         {as: "clinician"},
+		"read-patient-audit":   {as: "admin"},
+		"list-accesses":        {as: "patient"},
+		"list-audit-logs":      {as: "officer"},
+		"list-user-audit-logs": {as: "officer", in: func(testing.TB, *world) map[string]string { return map[string]string{"userId": "the-clinician"} }},
+		"read-audit-checkpoint": {as: "officer", in: func(t testing.TB, w *world) map[string]string {
+			w.sealed(t)
+			return nil
+		}},
+		"prove-audit-entry": {as: "officer", in: func(t testing.TB, w *world) map[string]string {
+			return map[string]string{"eventId": w.sealed(t)}
+		}},
+		"prove-accesses": {as: "patient", in: func(t testing.TB, w *world) map[string]string {
+			w.sealed(t)
+			return nil
+		}},
+		"read-accounting":  {as: "patient"},
+		"print-accounting": {as: "patient"},
+		"record-disclosure": {
+			as: "clinician", body: func(testing.TB, *world) any { return disclosed() },
+			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) {
+				twice := disclosed()
+				twice["id"] = med.NewUUID(time.Now())
+				r.body = marshal(t, twice)
+				w.send(t, r)
+			}},
+		},
+		"amend-disclosure": {
+			as: "admin",
+			in: func(t testing.TB, w *world) map[string]string {
+				return map[string]string{"disclosure": w.disclosure(t)}
+			},
+			body: func(testing.TB, *world) any { return map[string]any{"correction": disclosed()} },
+			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) {
+				r.body = []byte(`{"entered_in_error":true}`)
+				w.send(t, r)
+			}},
+		},
+	}
+}
+
+// disclosed is a disclosure that lacks nothing.
+func disclosed() map[string]any {
+	return map[string]any{
+		"recipient": map[string]any{"name": "County Health Department"}, "basis": "public_health", "purpose": "Notifiable disease",
+		"description": "Laboratory report", "disclosed_on": med.DayOf(time.Now()).Plus(-1).Reveal(),
+	}
+}
+
+func marshal(t testing.TB, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// sealed is an entry about alice that is sealed into the log: the same each time.
+func (w *world) sealed(t testing.TB) string {
+	t.Helper()
+	if w.entry != "" {
+		return w.entry
+	}
+	a := w.read(t, "clinician")
+	w.log.Seal(t)
+	w.entry = a.header.Get("Audit-Event-Id")
+	return w.entry
+}
+
+// read reads alice, with headers as name, value pairs.
+func (w *world) read(t testing.TB, who string, headers ...string) *answer {
+	t.Helper()
+	r := &request{op: w.operation(t, "read-patient"), method: "GET", token: w.tokens[who], path: map[string]string{"id": string(w.alice)}, header: map[string]string{}}
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.header[headers[i]] = headers[i+1]
+	}
+	a := w.send(t, r)
+	if a.status != 200 {
+		t.Fatalf("%s\ngot %d %s", r, a.status, a.body)
+	}
+	return a
+}
+
+// disclosure is one of alice that can be amended.
+func (w *world) disclosure(t testing.TB) string {
+	t.Helper()
+	a := w.send(t, w.good(t, w.operation(t, "record-disclosure")))
+	return a.data(t)["id"].(string)
+}
+
+func (w *world) operation(t testing.TB, id string) *operation {
+	t.Helper()
+	for _, op := range w.spec.operations {
+		if op.ID == id {
+			return op
+		}
+	}
+	t.Fatalf("the file has no operation %s", id)
+	return nil
+}
+
+// data is the data of an answer of the versioned face.
+func (a *answer) data(t testing.TB) map[string]any {
+	t.Helper()
+	var e struct {
+		Data map[string]any `json:"data"`
+	}
+	if err := json.Unmarshal([]byte(a.body), &e); err != nil || a.status/100 != 2 {
+		t.Fatalf("got %d %s: %v", a.status, a.body, err)
+	}
+	return e.Data
+}
