@@ -203,6 +203,7 @@ own_export_view := {
 record_views := {
 	"patient": {
 		"kind": "reveal", "code": "reveal", "status": "reveal", "effective": "reveal", "value": "reveal", "note": "reveal", "author": "reveal",
+		"sensitivity": "hide",
 		"source": "hide",
 	},
 	"nurse": whole_record,
@@ -213,6 +214,7 @@ record_views := {
 
 whole_record := {
 	"kind": "reveal", "code": "reveal", "status": "reveal", "effective": "reveal", "value": "reveal", "note": "reveal", "author": "reveal",
+	"sensitivity": "reveal",
 	"source": "reveal",
 }
 
@@ -315,9 +317,9 @@ whole_patient := {
 }
 
 # Author and source are set by the system, not by the writer.
-record_content := {"kind": true, "code": true, "status": true, "effective": true, "value": true, "note": true}
+record_content := {"kind": true, "code": true, "status": true, "effective": true, "value": true, "note": true, "sensitivity": true}
 
-imported_record := {"kind": true, "code": true, "status": true, "effective": true, "value": true, "note": true, "author": true, "source": true}
+imported_record := {"kind": true, "code": true, "status": true, "effective": true, "value": true, "note": true, "sensitivity": true, "author": true, "source": true}
 
 # ---------------------------------------------------------------------------
 # 6. DUTIES

@@ -218,28 +218,43 @@ func rulingOf(r *pb.Ruling) *med.Ruling {
 		Strict: r.GetStrict(),
 	}
 	for rel, d := range r.GetDecisions() {
-		dec := med.Decision{Allow: d.GetAllow(), Reason: d.GetReasonCode(), Notify: d.GetNotify(), MaxRows: int(d.GetMaxRows())}
-		if d.GetAllow() {
-			dec.View = make(med.View, len(d.GetReveal())+len(d.GetMask()))
-			for _, f := range d.GetReveal() {
-				dec.View[med.Field(f)] = med.Reveal
-			}
-			for _, f := range d.GetMask() {
-				dec.View[med.Field(f)] = med.Mask
-			}
-			if len(d.GetWrite()) > 0 {
-				dec.Write = make(map[med.Field]bool, len(d.GetWrite()))
-				for _, f := range d.GetWrite() {
-					dec.Write[med.Field(f)] = true
-				}
-			}
+		out.Decisions[med.Relation(rel)] = decisionOf(d)
+	}
+	for _, r := range r.GetRecords() {
+		rel := med.Relation(r.GetRelation())
+		if out.Records == nil {
+			out.Records = make(map[med.Relation]*med.RecordTable, 1)
 		}
-		out.Decisions[med.Relation(rel)] = dec
+		if out.Records[rel] == nil {
+			out.Records[rel] = &med.RecordTable{}
+		}
+		out.Records[rel].Decide(decisionOf(r.GetDecision()), r.GetCells()...)
 	}
 	if g := r.GetGrant(); g != nil {
 		out.Grant = &med.Grant{
 			ID: g.GetId(), Opened: g.GetOpened(), OpenedAt: time.Unix(g.GetOpenedAt(), 0), ExpiresAt: time.Unix(g.GetExpiresAt(), 0),
 			ReasonCode: g.GetReasonCode(), Signed: g.GetSigned(), PageP1: g.GetPageP1(),
+		}
+	}
+	return out
+}
+
+func decisionOf(d *pb.Decision) med.Decision {
+	out := med.Decision{Allow: d.GetAllow(), Reason: d.GetReasonCode(), Notify: d.GetNotify(), MaxRows: int(d.GetMaxRows())}
+	if !d.GetAllow() {
+		return out
+	}
+	out.View = make(med.View, len(d.GetReveal())+len(d.GetMask()))
+	for _, f := range d.GetReveal() {
+		out.View[med.Field(f)] = med.Reveal
+	}
+	for _, f := range d.GetMask() {
+		out.View[med.Field(f)] = med.Mask
+	}
+	if len(d.GetWrite()) > 0 {
+		out.Write = make(map[med.Field]bool, len(d.GetWrite()))
+		for _, f := range d.GetWrite() {
+			out.Write[med.Field(f)] = true
 		}
 	}
 	return out

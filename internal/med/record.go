@@ -39,6 +39,43 @@ const (
 	SensitivityPsychotherapy Sensitivity = "psychotherapy"
 )
 
+// Sensitivities lists them, from open to closed.
+var Sensitivities = []Sensitivity{SensitivityNormal, SensitivityRestricted, SensitivityPsychotherapy}
+
+// Strictest returns the most closed of the sensitivities: of a record that has
+// several parts, all of it is as closed as the most closed part. An unknown one
+// counts as restricted, none as normal.
+func Strictest(all ...Sensitivity) Sensitivity {
+	most := 0
+	for _, s := range all {
+		most = max(most, s.rank())
+	}
+	return Sensitivities[most]
+}
+
+func (s Sensitivity) rank() int {
+	switch s {
+	case SensitivityNormal, "":
+		return 0
+	case SensitivityPsychotherapy:
+		return 2
+	}
+	return 1
+}
+
+// Authorship says whether a record is the caller's own.
+type Authorship string
+
+// OwnRecent is the caller's own of the last 24 hours.
+const (
+	AuthorshipOther     Authorship = "other"
+	AuthorshipOwn       Authorship = "own"
+	AuthorshipOwnRecent Authorship = "own_recent"
+)
+
+// Authorships lists them.
+var Authorships = []Authorship{AuthorshipOther, AuthorshipOwn, AuthorshipOwnRecent}
+
 // Record is one health record in clear.
 type Record struct {
 	ID          RecordID

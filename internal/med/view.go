@@ -60,6 +60,23 @@ var PatientFields = []Field{
 	FieldInsurance, FieldDiagnosis, FieldDeceasedAt, FieldSensitivity,
 }
 
+// The fields of a record that a policy speaks of, besides sensitivity.
+const (
+	FieldKind      Field = "kind"
+	FieldCode      Field = "code"
+	FieldStatus    Field = "status"
+	FieldEffective Field = "effective"
+	FieldValue     Field = "value"
+	FieldNote      Field = "note"
+	FieldAuthor    Field = "author"
+	FieldSource    Field = "source"
+)
+
+// RecordFields lists the fields of a record in the order of the tables.
+var RecordFields = []Field{
+	FieldKind, FieldCode, FieldStatus, FieldEffective, FieldValue, FieldNote, FieldAuthor, FieldSensitivity, FieldSource,
+}
+
 // View says for each field how much a caller sees; a missing field is hidden.
 // A view is shared between requests and must not be changed.
 type View map[Field]Show
@@ -100,4 +117,7 @@ type Ruling struct {
 	// Strict: the context opens rows only against a ticket, an entry of the
 	// trail that was committed before.
 	Strict bool
+	// Records is, of an action on records, what may be done to which of them.
+	// Decisions then says only whether there is any.
+	Records map[Relation]*RecordTable
 }

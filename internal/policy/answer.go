@@ -11,29 +11,12 @@ import (
 	"github.com/medirecord/medirecord/internal/med"
 )
 
-// The fields of a record and of a trail entry that a policy speaks of; those of
-// a patient are med.PatientFields.
-const (
-	FieldKind      med.Field = "kind"
-	FieldCode      med.Field = "code"
-	FieldStatus    med.Field = "status"
-	FieldEffective med.Field = "effective"
-	FieldValue     med.Field = "value"
-	FieldNote      med.Field = "note"
-	FieldAuthor    med.Field = "author"
-	FieldSource    med.Field = "source"
-
-	// FieldReason is the text that was written when a glass was broken.
-	FieldReason med.Field = "reason"
-)
-
-// RecordFields lists the fields of a record in the order of the tables.
-var RecordFields = []med.Field{
-	FieldKind, FieldCode, FieldStatus, FieldEffective, FieldValue, FieldNote, FieldAuthor, FieldSource,
-}
+// FieldReason is the field of a trail entry that a policy speaks of: the text that
+// was written when a glass was broken. The others are in med.
+const FieldReason med.Field = "reason"
 
 var (
-	clinicalFields = append(slices.Clone(med.PatientFields), RecordFields...)
+	clinicalFields = append(slices.Clone(med.PatientFields), med.RecordFields...)
 	everyField     = append(slices.Clone(clinicalFields), FieldReason)
 	// Only these have a mask that keeps the shape and tells nothing else.
 	maskable = []med.Field{med.FieldSSN, med.FieldDOB}

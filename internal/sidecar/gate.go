@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/policy"
@@ -141,21 +142,22 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 			return refuse(id, refusalOf(d.Reason), d.Reason)
 		}
 	}
-	decisions, err := s.decide(ctx, engine, policy.Input{
+	ruled, err := s.decide(ctx, engine, policy.Input{
 		Subject: policy.Subject{Roles: c.Caller.Roles, MFA: mfa, Grant: emergency},
 		Action:  q.GetAction(),
 		Resource: policy.Resource{
-			Type: q.GetResourceType(), Kind: med.Kind(q.GetKind()), Sensitivity: med.SensitivityNormal, State: policy.StateLive,
+			Type: q.GetResourceType(), Kind: kindAsked(q), Sensitivity: med.SensitivityNormal, State: policy.StateLive,
 		},
 	})
 	if err != nil {
 		s.cfg.Log.ErrorContext(ctx, "policy not evaluated", slog.String("revision", engine.Revision()))
 		return refuse(id, "denied", "policy_error")
 	}
+	decisions := ruled.decisions
 	if patient == "" {
 		decisions = map[string]*pb.Decision{string(med.RelationSamePractice): decisions[string(med.RelationSamePractice)]}
 	}
-	ruling := &pb.Ruling{Decisions: decisions, Revision: engine.Revision()}
+	ruling := &pb.Ruling{Decisions: decisions, Records: ruled.records, Revision: engine.Revision()}
 	if !anyAllowed(decisions) {
 		return &pb.Answer{Id: id, Answer: &pb.Answer_Ruling{Ruling: ruling}}
 	}
@@ -184,6 +186,15 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 	claims.Strict = s.strict(q, emergency)
 	ruling.Strict = claims.Strict
 	return s.mint(ctx, id, ruling, claims, q.GetEventId())
+}
+
+// kindAsked is the kind that decisions are for: none of an action on records,
+// which is decided for every kind.
+func kindAsked(q *pb.May) med.Kind {
+	if q.GetResourceType() == "record" {
+		return ""
+	}
+	return med.Kind(q.GetKind())
 }
 
 // aboutThePractice reports whether a question is about the caller's whole
@@ -251,24 +262,31 @@ type rulingKey struct {
 	grant                                   bool
 }
 
+// ruled is what the policy says of one action: for each relation, and of an
+// action on records for each sort of record too.
+type ruled struct {
+	decisions map[string]*pb.Decision
+	records   []*pb.RecordDecision
+}
+
 // decide asks the policy for every relation. The policy is pure and its input
 // small, so what it said once for the same input it says again.
-func (s *Service) decide(ctx context.Context, e *policy.Engine, in policy.Input) (map[string]*pb.Decision, error) {
+func (s *Service) decide(ctx context.Context, e *policy.Engine, in policy.Input) (*ruled, error) {
 	key := rulingKey{
 		revision: e.Revision(), roles: strings.Join(words(in.Subject.Roles), " "), action: in.Action, resource: in.Resource.Type,
 		kind: string(in.Resource.Kind), mfa: in.Subject.MFA, grant: in.Subject.Grant,
 	}
 	if v, ok := s.rulings.Load(key); ok {
-		return v.(map[string]*pb.Decision), nil
+		return v.(*ruled), nil
 	}
-	out := make(map[string]*pb.Decision, len(med.Relations))
+	out := &ruled{decisions: make(map[string]*pb.Decision, len(med.Relations))}
 	for _, rel := range med.Relations {
 		in.Resource.Relation = rel
-		d, err := e.Decide(ctx, in)
+		d, err := out.decideOne(ctx, e, in)
 		if err != nil {
 			return nil, err
 		}
-		out[string(rel)] = decisionOf(d)
+		out.decisions[string(rel)] = decisionOf(d)
 	}
 	if s.nruling.Add(1) > 4096 { // action and kind are the asker's words
 		s.rulings.Clear()
@@ -276,6 +294,52 @@ func (s *Service) decide(ctx context.Context, e *policy.Engine, in policy.Input)
 	}
 	s.rulings.Store(key, out)
 	return out, nil
+}
+
+// decideOne asks the policy for one relation.
+func (r *ruled) decideOne(ctx context.Context, e *policy.Engine, in policy.Input) (med.Decision, error) {
+	if in.Resource.Type == "record" {
+		return r.decideRecords(ctx, e, in)
+	}
+	return e.Decide(ctx, in)
+}
+
+// decideRecords asks for each sort of record of one relation, keeps what is
+// allowed, equal answers together, and returns the answer on the relation as a
+// whole: the first that allows something, else the first.
+func (r *ruled) decideRecords(ctx context.Context, e *policy.Engine, in policy.Input) (med.Decision, error) {
+	var whole med.Decision
+	var groups []*pb.RecordDecision
+	for _, in.Resource.Kind = range med.Kinds {
+		for _, in.Resource.Sensitivity = range med.Sensitivities {
+			for _, authorship := range med.Authorships {
+				in.Resource.Authorship = string(authorship)
+				d, err := e.Decide(ctx, in)
+				if err != nil {
+					return med.Decision{}, err
+				}
+				if whole.Reason == "" || d.Allow && !whole.Allow {
+					whole = d
+				}
+				if cell, ok := med.RecordCell(in.Resource.Kind, in.Resource.Sensitivity, authorship); ok && d.Allow {
+					groups = grouped(groups, string(in.Resource.Relation), decisionOf(d), uint32(cell)) //nolint:gosec // one of RecordCells
+				}
+			}
+		}
+	}
+	r.records = append(r.records, groups...)
+	return whole, nil
+}
+
+// grouped adds a sort of record to the group with the same decision.
+func grouped(groups []*pb.RecordDecision, relation string, d *pb.Decision, cell uint32) []*pb.RecordDecision {
+	for _, g := range groups {
+		if proto.Equal(g.GetDecision(), d) {
+			g.Cells = append(g.Cells, cell)
+			return groups
+		}
+	}
+	return append(groups, &pb.RecordDecision{Relation: relation, Cells: []uint32{cell}, Decision: d})
 }
 
 func decisionOf(d med.Decision) *pb.Decision {

@@ -76,7 +76,7 @@ type Service struct {
 	reach   *reach
 	tokens  sync.Map // [32]byte to *remembered
 	ntokens atomic.Int64
-	rulings sync.Map // rulingKey to map[string]*pb.Decision
+	rulings sync.Map // rulingKey to *ruled
 	nruling atomic.Int64
 }
 

@@ -647,7 +647,7 @@ type May struct {
 	ResourceType string                 `protobuf:"bytes,3,opt,name=resource_type,json=resourceType,proto3" json:"resource_type,omitempty"` // patient, record, audit, ...
 	PatientId    string                 `protobuf:"bytes,4,opt,name=patient_id,json=patientId,proto3" json:"patient_id,omitempty"`
 	Emergency    *Emergency             `protobuf:"bytes,5,opt,name=emergency,proto3" json:"emergency,omitempty"` // set when the caller gave a break-glass reason
-	Kind         string                 `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`           // of a record
+	Kind         string                 `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`           // of what is not a record but speaks of kinds
 	// The primary entry that the call will leave, a UUID. The context's entry MAC
 	// is for that entry and its children, and for no other.
 	EventId       string `protobuf:"bytes,7,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
@@ -844,15 +844,18 @@ func (x *Serve) GetOnBehalfOf() string {
 // patient, and the signed context with which the database settles which one
 // it is. No context: denied whatever the relation.
 type Ruling struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Decisions     map[string]*Decision   `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by relation: self, same_practice, other_practice
-	Context       string                 `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`                                                                               // goes to PostgreSQL as it is
-	Nonce         string                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`                                                                                   // the context's nonce, for the trail
-	Mac           string                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`                                                                                       // the entry MAC, for the trail
-	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`                                                         // Unix seconds
-	Grant         *Grant                 `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`                                                                                   // set when the access is break-glass
-	Revision      string                 `protobuf:"bytes,7,opt,name=revision,proto3" json:"revision,omitempty"`                                                                             // of the policy
-	Strict        bool                   `protobuf:"varint,8,opt,name=strict,proto3" json:"strict,omitempty"`                                                                                // the context opens a patient's rows only against a ticket of the trail
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Decisions map[string]*Decision   `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by relation: self, same_practice, other_practice
+	Context   string                 `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`                                                                               // goes to PostgreSQL as it is
+	Nonce     string                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`                                                                                   // the context's nonce, for the trail
+	Mac       string                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`                                                                                       // the entry MAC, for the trail
+	ExpiresAt int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`                                                         // Unix seconds
+	Grant     *Grant                 `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`                                                                                   // set when the access is break-glass
+	Revision  string                 `protobuf:"bytes,7,opt,name=revision,proto3" json:"revision,omitempty"`                                                                             // of the policy
+	Strict    bool                   `protobuf:"varint,8,opt,name=strict,proto3" json:"strict,omitempty"`                                                                                // the context opens a patient's rows only against a ticket of the trail
+	// Of an action on records: what may be done to which. decisions then says only
+	// whether there is any record of that relation that it may be done to.
+	Records       []*RecordDecision `protobuf:"bytes,12,rep,name=records,proto3" json:"records,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -943,6 +946,77 @@ func (x *Ruling) GetStrict() bool {
 	return false
 }
 
+func (x *Ruling) GetRecords() []*RecordDecision {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+// RecordDecision is the decision on the records of one relation that a number
+// is named for: (kind * 3 + sensitivity) * 3 + authorship, each the place of the
+// word in the order in which med lists them. Orders grow at their end only. A
+// number that is named nowhere is denied.
+type RecordDecision struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Relation      string                 `protobuf:"bytes,1,opt,name=relation,proto3" json:"relation,omitempty"`
+	Cells         []uint32               `protobuf:"varint,2,rep,packed,name=cells,proto3" json:"cells,omitempty"`
+	Decision      *Decision              `protobuf:"bytes,3,opt,name=decision,proto3" json:"decision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordDecision) Reset() {
+	*x = RecordDecision{}
+	mi := &file_medirecord_v1_gate_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordDecision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordDecision) ProtoMessage() {}
+
+func (x *RecordDecision) ProtoReflect() protoreflect.Message {
+	mi := &file_medirecord_v1_gate_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordDecision.ProtoReflect.Descriptor instead.
+func (*RecordDecision) Descriptor() ([]byte, []int) {
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RecordDecision) GetRelation() string {
+	if x != nil {
+		return x.Relation
+	}
+	return ""
+}
+
+func (x *RecordDecision) GetCells() []uint32 {
+	if x != nil {
+		return x.Cells
+	}
+	return nil
+}
+
+func (x *RecordDecision) GetDecision() *Decision {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
 type Decision struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Allow         bool                   `protobuf:"varint,1,opt,name=allow,proto3" json:"allow,omitempty"`
@@ -958,7 +1032,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[11]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1044,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[11]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1057,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{11}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Decision) GetAllow() bool {
@@ -1052,7 +1126,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[12]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1138,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[12]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1151,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{12}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Grant) GetId() string {
@@ -1139,7 +1213,7 @@ type Attest struct {
 
 func (x *Attest) Reset() {
 	*x = Attest{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[13]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1225,7 @@ func (x *Attest) String() string {
 func (*Attest) ProtoMessage() {}
 
 func (x *Attest) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[13]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1238,7 @@ func (x *Attest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attest.ProtoReflect.Descriptor instead.
 func (*Attest) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{13}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Attest) GetEntries() []*Entry {
@@ -1192,7 +1266,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[14]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1278,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[14]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1291,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{14}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Entry) GetNonce() string {
@@ -1294,7 +1368,7 @@ type Attested struct {
 
 func (x *Attested) Reset() {
 	*x = Attested{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[15]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1380,7 @@ func (x *Attested) String() string {
 func (*Attested) ProtoMessage() {}
 
 func (x *Attested) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[15]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1393,7 @@ func (x *Attested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attested.ProtoReflect.Descriptor instead.
 func (*Attested) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{15}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Attested) GetAttestations() []Attestation {
@@ -1340,7 +1414,7 @@ type Settled struct {
 
 func (x *Settled) Reset() {
 	*x = Settled{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[16]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1426,7 @@ func (x *Settled) String() string {
 func (*Settled) ProtoMessage() {}
 
 func (x *Settled) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[16]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1439,7 @@ func (x *Settled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settled.ProtoReflect.Descriptor instead.
 func (*Settled) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{16}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Settled) GetLife() string {
@@ -1394,7 +1468,7 @@ type Mints struct {
 
 func (x *Mints) Reset() {
 	*x = Mints{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[17]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +1480,7 @@ func (x *Mints) String() string {
 func (*Mints) ProtoMessage() {}
 
 func (x *Mints) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[17]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +1493,7 @@ func (x *Mints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mints.ProtoReflect.Descriptor instead.
 func (*Mints) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{17}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Mints) GetLife() string {
@@ -1464,7 +1538,7 @@ type Mint struct {
 
 func (x *Mint) Reset() {
 	*x = Mint{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[18]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1550,7 @@ func (x *Mint) String() string {
 func (*Mint) ProtoMessage() {}
 
 func (x *Mint) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[18]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1563,7 @@ func (x *Mint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mint.ProtoReflect.Descriptor instead.
 func (*Mint) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{18}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Mint) GetNumber() uint64 {
@@ -1623,7 +1697,7 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\vpractice_id\x18\x02 \x01(\tR\n" +
 	"practiceId\x12 \n" +
 	"\fon_behalf_of\x18\x03 \x01(\tR\n" +
-	"onBehalfOf\"\xe4\x02\n" +
+	"onBehalfOf\"\x9d\x03\n" +
 	"\x06Ruling\x12B\n" +
 	"\tdecisions\x18\x01 \x03(\v2$.medirecord.v1.Ruling.DecisionsEntryR\tdecisions\x12\x18\n" +
 	"\acontext\x18\x02 \x01(\tR\acontext\x12\x14\n" +
@@ -1633,10 +1707,15 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"expires_at\x18\x05 \x01(\x03R\texpiresAt\x12*\n" +
 	"\x05grant\x18\x06 \x01(\v2\x14.medirecord.v1.GrantR\x05grant\x12\x1a\n" +
 	"\brevision\x18\a \x01(\tR\brevision\x12\x16\n" +
-	"\x06strict\x18\b \x01(\bR\x06strict\x1aU\n" +
+	"\x06strict\x18\b \x01(\bR\x06strict\x127\n" +
+	"\arecords\x18\f \x03(\v2\x1d.medirecord.v1.RecordDecisionR\arecords\x1aU\n" +
 	"\x0eDecisionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.medirecord.v1.DecisionR\x05value:\x028\x01\"\xb6\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.medirecord.v1.DecisionR\x05value:\x028\x01\"w\n" +
+	"\x0eRecordDecision\x12\x1a\n" +
+	"\brelation\x18\x01 \x01(\tR\brelation\x12\x14\n" +
+	"\x05cells\x18\x02 \x03(\rR\x05cells\x123\n" +
+	"\bdecision\x18\x03 \x01(\v2\x17.medirecord.v1.DecisionR\bdecision\"\xb6\x01\n" +
 	"\bDecision\x12\x14\n" +
 	"\x05allow\x18\x01 \x01(\bR\x05allow\x12\x1f\n" +
 	"\vreason_code\x18\x02 \x01(\tR\n" +
@@ -1716,57 +1795,60 @@ func file_medirecord_v1_gate_proto_rawDescGZIP() []byte {
 }
 
 var file_medirecord_v1_gate_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_medirecord_v1_gate_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_medirecord_v1_gate_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_medirecord_v1_gate_proto_goTypes = []any{
-	(Attestation)(0),  // 0: medirecord.v1.Attestation
-	(*Questions)(nil), // 1: medirecord.v1.Questions
-	(*Question)(nil),  // 2: medirecord.v1.Question
-	(*Answers)(nil),   // 3: medirecord.v1.Answers
-	(*Answer)(nil),    // 4: medirecord.v1.Answer
-	(*Refusal)(nil),   // 5: medirecord.v1.Refusal
-	(*Who)(nil),       // 6: medirecord.v1.Who
-	(*Caller)(nil),    // 7: medirecord.v1.Caller
-	(*May)(nil),       // 8: medirecord.v1.May
-	(*Emergency)(nil), // 9: medirecord.v1.Emergency
-	(*Serve)(nil),     // 10: medirecord.v1.Serve
-	(*Ruling)(nil),    // 11: medirecord.v1.Ruling
-	(*Decision)(nil),  // 12: medirecord.v1.Decision
-	(*Grant)(nil),     // 13: medirecord.v1.Grant
-	(*Attest)(nil),    // 14: medirecord.v1.Attest
-	(*Entry)(nil),     // 15: medirecord.v1.Entry
-	(*Attested)(nil),  // 16: medirecord.v1.Attested
-	(*Settled)(nil),   // 17: medirecord.v1.Settled
-	(*Mints)(nil),     // 18: medirecord.v1.Mints
-	(*Mint)(nil),      // 19: medirecord.v1.Mint
-	nil,               // 20: medirecord.v1.Ruling.DecisionsEntry
+	(Attestation)(0),       // 0: medirecord.v1.Attestation
+	(*Questions)(nil),      // 1: medirecord.v1.Questions
+	(*Question)(nil),       // 2: medirecord.v1.Question
+	(*Answers)(nil),        // 3: medirecord.v1.Answers
+	(*Answer)(nil),         // 4: medirecord.v1.Answer
+	(*Refusal)(nil),        // 5: medirecord.v1.Refusal
+	(*Who)(nil),            // 6: medirecord.v1.Who
+	(*Caller)(nil),         // 7: medirecord.v1.Caller
+	(*May)(nil),            // 8: medirecord.v1.May
+	(*Emergency)(nil),      // 9: medirecord.v1.Emergency
+	(*Serve)(nil),          // 10: medirecord.v1.Serve
+	(*Ruling)(nil),         // 11: medirecord.v1.Ruling
+	(*RecordDecision)(nil), // 12: medirecord.v1.RecordDecision
+	(*Decision)(nil),       // 13: medirecord.v1.Decision
+	(*Grant)(nil),          // 14: medirecord.v1.Grant
+	(*Attest)(nil),         // 15: medirecord.v1.Attest
+	(*Entry)(nil),          // 16: medirecord.v1.Entry
+	(*Attested)(nil),       // 17: medirecord.v1.Attested
+	(*Settled)(nil),        // 18: medirecord.v1.Settled
+	(*Mints)(nil),          // 19: medirecord.v1.Mints
+	(*Mint)(nil),           // 20: medirecord.v1.Mint
+	nil,                    // 21: medirecord.v1.Ruling.DecisionsEntry
 }
 var file_medirecord_v1_gate_proto_depIdxs = []int32{
 	2,  // 0: medirecord.v1.Questions.questions:type_name -> medirecord.v1.Question
 	6,  // 1: medirecord.v1.Question.who:type_name -> medirecord.v1.Who
 	8,  // 2: medirecord.v1.Question.may:type_name -> medirecord.v1.May
 	10, // 3: medirecord.v1.Question.serve:type_name -> medirecord.v1.Serve
-	14, // 4: medirecord.v1.Question.attest:type_name -> medirecord.v1.Attest
+	15, // 4: medirecord.v1.Question.attest:type_name -> medirecord.v1.Attest
 	4,  // 5: medirecord.v1.Answers.answers:type_name -> medirecord.v1.Answer
 	5,  // 6: medirecord.v1.Answer.refusal:type_name -> medirecord.v1.Refusal
 	7,  // 7: medirecord.v1.Answer.caller:type_name -> medirecord.v1.Caller
 	11, // 8: medirecord.v1.Answer.ruling:type_name -> medirecord.v1.Ruling
-	16, // 9: medirecord.v1.Answer.attested:type_name -> medirecord.v1.Attested
+	17, // 9: medirecord.v1.Answer.attested:type_name -> medirecord.v1.Attested
 	9,  // 10: medirecord.v1.May.emergency:type_name -> medirecord.v1.Emergency
-	20, // 11: medirecord.v1.Ruling.decisions:type_name -> medirecord.v1.Ruling.DecisionsEntry
-	13, // 12: medirecord.v1.Ruling.grant:type_name -> medirecord.v1.Grant
-	15, // 13: medirecord.v1.Attest.entries:type_name -> medirecord.v1.Entry
-	0,  // 14: medirecord.v1.Attested.attestations:type_name -> medirecord.v1.Attestation
-	19, // 15: medirecord.v1.Mints.mints:type_name -> medirecord.v1.Mint
-	12, // 16: medirecord.v1.Ruling.DecisionsEntry.value:type_name -> medirecord.v1.Decision
-	1,  // 17: medirecord.v1.GateService.Ask:input_type -> medirecord.v1.Questions
-	17, // 18: medirecord.v1.GateService.Minted:input_type -> medirecord.v1.Settled
-	3,  // 19: medirecord.v1.GateService.Ask:output_type -> medirecord.v1.Answers
-	18, // 20: medirecord.v1.GateService.Minted:output_type -> medirecord.v1.Mints
-	19, // [19:21] is the sub-list for method output_type
-	17, // [17:19] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	21, // 11: medirecord.v1.Ruling.decisions:type_name -> medirecord.v1.Ruling.DecisionsEntry
+	14, // 12: medirecord.v1.Ruling.grant:type_name -> medirecord.v1.Grant
+	12, // 13: medirecord.v1.Ruling.records:type_name -> medirecord.v1.RecordDecision
+	13, // 14: medirecord.v1.RecordDecision.decision:type_name -> medirecord.v1.Decision
+	16, // 15: medirecord.v1.Attest.entries:type_name -> medirecord.v1.Entry
+	0,  // 16: medirecord.v1.Attested.attestations:type_name -> medirecord.v1.Attestation
+	20, // 17: medirecord.v1.Mints.mints:type_name -> medirecord.v1.Mint
+	13, // 18: medirecord.v1.Ruling.DecisionsEntry.value:type_name -> medirecord.v1.Decision
+	1,  // 19: medirecord.v1.GateService.Ask:input_type -> medirecord.v1.Questions
+	18, // 20: medirecord.v1.GateService.Minted:input_type -> medirecord.v1.Settled
+	3,  // 21: medirecord.v1.GateService.Ask:output_type -> medirecord.v1.Answers
+	19, // 22: medirecord.v1.GateService.Minted:output_type -> medirecord.v1.Mints
+	21, // [21:23] is the sub-list for method output_type
+	19, // [19:21] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_medirecord_v1_gate_proto_init() }
@@ -1792,7 +1874,7 @@ func file_medirecord_v1_gate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_medirecord_v1_gate_proto_rawDesc), len(file_medirecord_v1_gate_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
