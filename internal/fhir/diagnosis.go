@@ -14,7 +14,8 @@ import (
 // Diagnosis is the diagnosis line of a patient: what the active conditions are
 // called, each once, newest onset first, joined with "; ". Conditions without
 // an onset come last, equal ones by name, so the same records in any order
-// give the same line.
+// give the same line. Sensitive conditions are not in it: who may read the line
+// may not therefore read them (rules.md section 2).
 func Diagnosis(records []med.Record) med.PHI {
 	type line struct {
 		name  string
@@ -22,7 +23,7 @@ func Diagnosis(records []med.Record) med.PHI {
 	}
 	var lines []line
 	for _, r := range records {
-		if r.Kind != med.KindCondition || !r.Active {
+		if r.Kind != med.KindCondition || !r.Active || med.Strictest(r.Sensitivity) != med.SensitivityNormal {
 			continue
 		}
 		if name := conditionName(r.Codes); name != "" {

@@ -298,7 +298,7 @@ func (g *Gatherer) Bundle() (*Bundle, error) {
 	if g.whole.labelled && !g.labelled && g.whole.sensitivity != med.SensitivityNormal {
 		g.out.Patient.Sensitivity = phi(string(med.SensitivityRestricted))
 		for i := range g.out.Records {
-			g.out.Records[i].Sensitivity = g.whole.sensitivity
+			g.out.Records[i].Sensitivity = med.Strictest(g.out.Records[i].Sensitivity, g.whole.sensitivity)
 		}
 	}
 	g.out.Patient.SourceID = phi(g.patient.id)

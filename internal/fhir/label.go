@@ -33,9 +33,7 @@ func labelsOf(meta val) labels {
 		l.altered = l.altered || altered(label)
 		s, says := sensitivity(label)
 		l.labelled = l.labelled || says
-		if s == med.SensitivityPsychotherapy || s == med.SensitivityRestricted && l.sensitivity == med.SensitivityNormal {
-			l.sensitivity = s
-		}
+		l.sensitivity = med.Strictest(l.sensitivity, s)
 	}
 	return l
 }

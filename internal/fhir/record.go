@@ -69,10 +69,9 @@ func (m *mapper) record(e entry) (med.Record, error) {
 	for c := range v.get("contained").items() {
 		inner := labelsOf(c.get("meta"))
 		l.altered = l.altered || inner.altered
-		if l.sensitivity == med.SensitivityNormal {
-			l.sensitivity = inner.sensitivity
-		}
+		l.sensitivity = med.Strictest(l.sensitivity, inner.sensitivity)
 	}
+	l.sensitivity = med.Strictest(l.sensitivity, v.listed())
 	if l.altered || m.d.masked(v) {
 		return med.Record{}, errAltered
 	}
