@@ -13,10 +13,13 @@
 #
 # The question (no names, no ids):
 #   subject   roles, mfa (none, done, fresh = at most 5 minutes ago),
-#             grant (an open break-glass grant for this patient)
+#             grant (an open break-glass grant for this patient),
+#             reason_given (a coded reason came with this access)
 #   action    read, update, ...
 #   resource  type, kind (of a record), relation (self, same_practice,
-#             other_practice), sensitivity (normal, restricted, psychotherapy),
+#             other_practice), treating (they have to do with the care of this
+#             patient of their practice; this file does not ask, hospital.rego
+#             does), sensitivity (normal, restricted, psychotherapy),
 #             state (live, deleted), authorship (own_recent = by the caller
 #             within 24 hours, own = by the caller, other)
 #

@@ -58,10 +58,12 @@ type caseYAML struct {
 	Roles       []string    `yaml:"roles"`
 	MFA         string      `yaml:"mfa"`
 	Grant       bool        `yaml:"grant"`
+	ReasonGiven bool        `yaml:"reason_given"`
 	Action      string      `yaml:"action"`
 	Resource    string      `yaml:"resource"`
 	Kind        string      `yaml:"kind"`
 	Relation    string      `yaml:"relation"`
+	Treating    bool        `yaml:"treating"`
 	Sensitivity string      `yaml:"sensitivity"`
 	State       string      `yaml:"state"`
 	Authorship  string      `yaml:"authorship"`
@@ -113,9 +115,10 @@ func (y *caseYAML) understand() (Case, error) {
 		c.Input.Subject.Roles = append(c.Input.Subject.Roles, med.Role(r))
 	}
 	c.Input.Subject.MFA, c.Input.Subject.Grant = med.MFA(y.MFA), y.Grant
+	c.Input.Subject.ReasonGiven = y.ReasonGiven
 	c.Input.Action = y.Action
 	c.Input.Resource = Resource{
-		Type: y.Resource, Kind: med.Kind(y.Kind), Relation: med.Relation(y.Relation),
+		Type: y.Resource, Kind: med.Kind(y.Kind), Relation: med.Relation(y.Relation), Treating: y.Treating,
 		Sensitivity: med.Sensitivity(y.Sensitivity), State: y.State, Authorship: y.Authorship,
 	}
 	if err := c.Input.checkWords(); err != nil {

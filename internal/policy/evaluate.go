@@ -15,7 +15,7 @@ import (
 // Evaluate answers a rule of the policy file by name, as data.medirecord.allow,
 // for the PolicyService of coresdk.v1. It is advice and opens nothing.
 //
-// Who asks is read from input.context (roles, mfa, grant) and from nowhere
+// Who asks is read from input.context (roles, mfa, grant, reason_given) and from nowhere
 // else: the caller of Evaluate must have overwritten it with what the verified
 // token says. input.action and input.resource are the question. The rule sees
 // them in normal form, so that what it does not know is closed; the parts of
@@ -101,6 +101,8 @@ func inputOf(m map[string]any) Input {
 		},
 	}
 	in.Subject.Grant, _ = who["grant"].(bool)
+	in.Subject.ReasonGiven, _ = who["reason_given"].(bool)
+	in.Resource.Treating, _ = what["treating"].(bool)
 	switch roles := who["roles"].(type) {
 	case []string:
 		for _, r := range roles {

@@ -26,13 +26,20 @@ type Subject struct {
 	MFA   med.MFA
 	// Grant says that a break-glass grant for this patient is open.
 	Grant bool
+	// ReasonGiven says that a coded reason came with this access. It is what
+	// the caller says; the policy may ask for it, and the trail keeps the code.
+	ReasonGiven bool
 }
 
 // Resource is what is asked for.
 type Resource struct {
-	Type        string // patient, record, export, audit, disclosure, break_glass, keys, retention, report, alert, practice
-	Kind        med.Kind
-	Relation    med.Relation
+	Type     string // patient, record, export, audit, disclosure, break_glass, keys, retention, report, alert, practice
+	Kind     med.Kind
+	Relation med.Relation
+	// Treating says that the caller has to do with the care of this patient of
+	// their practice: an encounter, an appointment, an assignment, an order, the
+	// care team. The database knows; nobody else is believed.
+	Treating    bool
 	Sensitivity med.Sensitivity
 	State       string // live, deleted
 	// Authorship is own_recent, own or other. For the review of a grant it
@@ -70,6 +77,8 @@ type facts struct {
 	state       uint8
 	authorship  uint8
 	grant       bool
+	treating    bool // in the same practice only, as is reason
+	reason      bool
 }
 
 // roleSet has a bit for each role, in the order of roleWords.
@@ -125,6 +134,7 @@ const (
 type question struct {
 	resource, action                            string
 	grant, kind, sensitivity, state, authorship bool
+	treating                                    bool // about one patient: who treats them may count, and why one asks
 	secondPerson                                bool // not saying who asked or opened means: the caller did
 	clinical, forOtherPractice                  bool // for the compiled rules
 }
@@ -133,20 +143,20 @@ type question struct {
 // asked come next.
 var questions = []question{
 	{},
-	{resource: "patient", action: "read", clinical: true, grant: true, sensitivity: true, state: true},
-	{resource: "record", action: "read", clinical: true, grant: true, kind: true, sensitivity: true, state: true, authorship: true},
+	{resource: "patient", action: "read", clinical: true, treating: true, grant: true, sensitivity: true, state: true},
+	{resource: "record", action: "read", clinical: true, treating: true, grant: true, kind: true, sensitivity: true, state: true, authorship: true},
 	{resource: "patient", action: "search", clinical: true},
 	{resource: "patient", action: "create", clinical: true},
 	{resource: "patient", action: "import", clinical: true},
-	{resource: "patient", action: "update", clinical: true, sensitivity: true, state: true},
-	{resource: "patient", action: "delete", clinical: true, sensitivity: true, state: true},
-	{resource: "patient", action: "restore", clinical: true, sensitivity: true, state: true},
-	{resource: "record", action: "create", clinical: true, kind: true, sensitivity: true, state: true, authorship: true},
+	{resource: "patient", action: "update", clinical: true, treating: true, sensitivity: true, state: true},
+	{resource: "patient", action: "delete", clinical: true, treating: true, sensitivity: true, state: true},
+	{resource: "patient", action: "restore", clinical: true, treating: true, sensitivity: true, state: true},
+	{resource: "record", action: "create", clinical: true, treating: true, kind: true, sensitivity: true, state: true, authorship: true},
 	{resource: "record", action: "import", clinical: true, kind: true, sensitivity: true, state: true, authorship: true},
-	{resource: "record", action: "update", clinical: true, kind: true, sensitivity: true, state: true, authorship: true},
-	{resource: "record", action: "delete", clinical: true, kind: true, sensitivity: true, state: true, authorship: true},
+	{resource: "record", action: "update", clinical: true, treating: true, kind: true, sensitivity: true, state: true, authorship: true},
+	{resource: "record", action: "delete", clinical: true, treating: true, kind: true, sensitivity: true, state: true, authorship: true},
 	{resource: "export", action: "own", clinical: true, kind: true, sensitivity: true, state: true},
-	{resource: "export", action: "patient", clinical: true, kind: true, sensitivity: true, state: true},
+	{resource: "export", action: "patient", clinical: true, treating: true, kind: true, sensitivity: true, state: true},
 	{resource: "export", action: "bulk", clinical: true, kind: true, sensitivity: true, state: true, authorship: true, secondPerson: true},
 	{resource: "audit", action: "read"},
 	{resource: "audit", action: "prove"},
@@ -187,6 +197,10 @@ func (in *Input) normal() facts {
 		if f.relation == relationSelf { // a service has no record of its own
 			f.relation = relationOther
 		}
+	}
+	// Who asks of their own record or across practices is judged by that alone.
+	if q.treating && f.relation == relationSame && !f.roles.has(services) {
+		f.treating, f.reason = in.Resource.Treating, in.Subject.ReasonGiven
 	}
 	if q.kind {
 		f.kind = wordOf(kindWords, in.Resource.Kind)
@@ -259,12 +273,13 @@ func (f facts) document() map[string]any {
 		}
 	}
 	return map[string]any{
-		"subject": map[string]any{"roles": roles, "mfa": string(mfaWords[f.mfa]), "grant": f.grant},
+		"subject": map[string]any{"roles": roles, "mfa": string(mfaWords[f.mfa]), "grant": f.grant, "reason_given": f.reason},
 		"action":  q.action,
 		"resource": map[string]any{
 			"type":        q.resource,
 			"kind":        string(kindWords[f.kind]),
 			"relation":    string(relationWords[f.relation]),
+			"treating":    f.treating,
 			"sensitivity": string(sensitivityWords[f.sensitivity]),
 			"state":       stateWords[f.state],
 			"authorship":  authorshipWords[f.authorship],

@@ -283,6 +283,12 @@ func (f facts) String() string {
 		words = append(words, "with a grant")
 	}
 	words = append(words, what, string(relationWords[f.relation]))
+	if f.treating {
+		words = append(words, "treating")
+	}
+	if f.reason {
+		words = append(words, "with a reason")
+	}
 	if q.kind && f.kind != 0 {
 		words = append(words, string(kindWords[f.kind]))
 	}
