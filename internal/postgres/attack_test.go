@@ -66,7 +66,12 @@ func (c *caller) shows() []string {
 			if about && (self || practiceOf(p) == string(c.Practice)) {
 				out = append(out, p)
 			}
-		case c.Action == "patient.read" && c.Patient == p:
+		case changesOf[c.Action] && c.Patient == p:
+			// A change reads what it changes.
+			if practiceOf(p) == string(c.Practice) && (!gone || c.Action == "patient.restore") {
+				out = append(out, p)
+			}
+		case (c.Action == "patient.read" || c.Action == "record.read") && c.Patient == p:
 			mine := slices.ContainsFunc(c.Roles, func(r string) bool { return r == "nurse" || r == "clinician" || r == "admin" }) && practiceOf(p) == string(c.Practice)
 			if mine && (!gone || c.Admin) || !gone && (c.Self == p || c.Subject == "linked" && p == "south-1") {
 				out = append(out, p)
@@ -74,6 +79,11 @@ func (c *caller) shows() []string {
 		}
 	}
 	return out
+}
+
+// changesOf are the actions that change a patient, or something of theirs.
+var changesOf = map[string]bool{
+	"patient.update": true, "patient.delete": true, "patient.restore": true, "record.create": true, "record.update": true, "record.delete": true,
 }
 
 func (a *attack) run(t *testing.T, w *world, s *session, state string) {
@@ -155,6 +165,7 @@ func TestAttacks(t *testing.T) {
 		{"becoming somebody else", becomingSomebodyElse},
 		{"changing what guards", changingWhatGuards},
 		{"writing", writing},
+		{"changing as a person", changing},
 		{"writing the trail", writingTheTrail},
 		{"forging a grant", forgingAGrant},
 		{"disclosures", disclosures},
@@ -196,7 +207,7 @@ func all(t *testing.T, w *world, attacks []attack) {
 // tables are all that hold something of a patient, and the practices.
 var tables = []string{
 	"medirecord.patient", "medirecord.record", "medirecord.blind_index", "medirecord.intake", "medirecord.patient_link",
-	"medirecord.break_glass", "medirecord.outbox", "medirecord.disclosure", "medirecord.practice", "audit.event",
+	"medirecord.break_glass", "medirecord.outbox", "medirecord.disclosure", "medirecord.idempotency", "medirecord.practice", "audit.event",
 }
 
 func withoutAContext(t *testing.T, w *world) {

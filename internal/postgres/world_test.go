@@ -302,6 +302,7 @@ select md5(string_agg(line, e'\n' order by line collate "C")) from (
   union all select 'grant' || p::text from medirecord.break_glass p
   union all select 'outbox' || p::text from medirecord.outbox p
   union all select 'disclosure' || p::text from medirecord.disclosure p
+  union all select 'idempotency' || p::text from medirecord.idempotency p
   union all select 'event' || p::text from audit.event p
   union all select 'step' || p::text from migration.step p
   union all select 'key' || p::text from ctx_private.key p
