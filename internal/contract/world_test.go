@@ -22,6 +22,7 @@ type world struct {
 	entry  string // an entry of it
 	// alice and bob are of North, carol of South.
 	alice, bob, carol med.PatientID
+	people            map[med.PatientID]med.Patient // what they were made with
 	tokens            map[string]string
 }
 
@@ -31,15 +32,16 @@ var roles = []med.Role{med.RoleNurse, med.RoleClinician, med.RoleAdmin, med.Role
 func newWorld(t testing.TB, opts ...medtest.Options) *world {
 	t.Helper()
 	s := medtest.New(t, opts...)
-	w := &world{System: s, spec: readSpec(t), log: s.DB.NewLog(t), tokens: map[string]string{}}
+	w := &world{System: s, spec: readSpec(t), log: s.DB.NewLog(t), tokens: map[string]string{}, people: map[med.PatientID]med.Patient{}}
 	w.client = &http.Client{
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 4},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Timeout:       20 * time.Second,
 	}
 	t.Cleanup(w.client.CloseIdleConnections)
-	w.alice = s.Patient(t, medtest.North, medtest.Alice())
-	w.bob, w.carol = w.another(t, medtest.North, "Bob Quillfeather", "900-11-2222", "1971-02-03", "MRN-000002"), w.another(t, medtest.South, "Carol Zweifel", "900-33-4444", "1964-11-30", "MRN-000003")
+	w.alice = w.person(t, medtest.North, "Alice", "Umbridge-Smythe", "123-45-6789", "1985-06-15")
+	w.bob = w.person(t, medtest.North, "Bob", "Quillfeather", "900-11-2222", "1971-02-03")
+	w.carol = w.person(t, medtest.South, "Carol", "Zweifelhofer", "900-33-4444", "1964-11-30")
 	for practice, mark := range map[med.PracticeID]string{medtest.North: "", medtest.South: " of South"} {
 		for _, r := range roles {
 			w.tokens[string(r)+mark] = s.Of(t, r, practice)
@@ -58,9 +60,15 @@ func newWorld(t testing.TB, opts ...medtest.Options) *world {
 	return w
 }
 
-func (w *world) another(t testing.TB, practice med.PracticeID, name, ssn, dob, mrn string) med.PatientID {
+// person is a patient each of whose values is nobody else's.
+func (w *world) person(t testing.TB, practice med.PracticeID, given, family, ssn, dob string) med.PatientID {
 	t.Helper()
-	p := medtest.Alice()
-	p.Name, p.SSN, p.DOB, p.MRN = med.Name{Text: med.PHI(name)}, med.PHI(ssn), med.PHI(dob), med.PHI(mrn)
-	return w.Patient(t, practice, p)
+	p := med.Patient{
+		Name: med.Name{Family: med.PHI(family), Given: []med.PHI{med.PHI(given)}, Text: med.PHI(given + " " + family)}, SSN: med.PHI(ssn), DOB: med.PHI(dob),
+		Diagnosis: med.PHI("Diagnosis of " + given + " " + family), MRN: med.PHI("MRN-" + family), Sex: "female", Phone: med.PHI("555-" + ssn), Email: med.PHI(given + "@" + family + ".example"),
+		Insurance: med.Insurance{Payer: med.PHI("Payer of " + family), MemberID: med.PHI("M-" + family)},
+	}
+	id := w.Patient(t, practice, p)
+	w.people[id] = p
+	return id
 }
