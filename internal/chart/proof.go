@@ -15,6 +15,7 @@ import (
 	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/gate"
 	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/postgres"
 	"github.com/medirecord/medirecord/internal/postgres/pgdb"
 	"github.com/medirecord/medirecord/internal/trail"
 )
@@ -172,6 +173,10 @@ func (s *Service) proveAccesses(ctx context.Context, in *entered, id med.Patient
 		})
 		if err == nil {
 			break
+		}
+		if postgres.Refused(err) {
+			// Somebody asked for this id before, so there is a list; but it is no patient's here.
+			return med.NotFound.New("No such patient.")
 		}
 		if !errors.Is(err, trail.ErrUnsealed) || try == proofTries-1 {
 			return sealedSoon(err)

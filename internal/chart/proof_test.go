@@ -242,3 +242,22 @@ func hash(t *testing.T, s string) tlog.Hash {
 	}
 	return tlog.Hash(b)
 }
+
+// An id that people of two practices asked for, and nobody has: there is a list,
+// and no proof, and no word of who else asked.
+func TestNoProofOfANobody(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	log := s.DB.NewLog(t)
+	for _, practice := range []med.PracticeID{medtest.North, medtest.South} {
+		s.Get(t, s.Of(t, med.RoleClinician, practice), "/patients/nobody-1")
+	}
+	log.Seal(t)
+	officer := s.Of(t, med.RoleOfficer, medtest.North)
+	if a := s.Get(t, officer, "/api/v1/patients/nobody-1/accesses"); a.Status != 200 {
+		t.Errorf("the list: got %d %s", a.Status, a.Body)
+	}
+	if a := s.Get(t, officer, "/api/v1/patients/nobody-1/accesses/proof"); a.Status != 404 || !strings.Contains(a.Body, "No such patient.") {
+		t.Errorf("the proof: got %d %s", a.Status, a.Body)
+	}
+}

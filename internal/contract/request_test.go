@@ -11,8 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
-	"runtime/pprof"
 	"slices"
 	"strings"
 	"testing"
@@ -133,7 +131,6 @@ func (w *world) send(t testing.TB, r *request) *answer {
 	}
 	res, err := w.client.Do(req)
 	if err != nil {
-		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 		t.Fatalf("%s: %v", r, err)
 	}
 	defer func() { _ = res.Body.Close() }()
