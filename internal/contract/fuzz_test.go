@@ -291,8 +291,8 @@ var damages = []func(*fuzz, *request){
 		}
 	},
 	func(f *fuzz, r *request) {
-		r.header[pick(f, []string{"X-Forwarded-For", "X-Request-Id", "Accept", "User-Agent", "Origin", "Content-Encoding", "Range", "X-HTTP-Method-Override", "Cookie", "Accept-Encoding"})] =
-			visible(strings.ReplaceAll(f.text(), sent, ""))
+		name := pick(f, []string{"X-Forwarded-For", "X-Request-Id", "Accept", "User-Agent", "Origin", "Content-Encoding", "Range", "X-HTTP-Method-Override", "Cookie", "Accept-Encoding"})
+		r.header[name] = visible(strings.ReplaceAll(f.text(), sent, ""))
 	},
 	func(f *fuzz, r *request) { // an emergency
 		if r.op.parameter("header", "X-Break-Glass-Reason") != nil {
