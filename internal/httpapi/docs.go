@@ -38,6 +38,10 @@ func (s *Server) docsRoutes(r *router) error {
 	if err != nil {
 		return fmt.Errorf("opening the documentation script: %w", err)
 	}
+	style, err := fs.ReadFile(page, "page/docs.css")
+	if err != nil {
+		return fmt.Errorf("opening the documentation style: %w", err)
+	}
 	icon, err := fs.ReadFile(static.FS, "favicon-32x32.png")
 	if err != nil {
 		return fmt.Errorf("opening the documentation icon: %w", err)
@@ -45,6 +49,7 @@ func (s *Server) docsRoutes(r *router) error {
 	r.openRoute("/openapi.json", plain("application/json", spec))
 	r.openRoute("/docs", plain("text/html; charset=utf-8", html))
 	r.openRoute("/docs/docs.js", plain("text/javascript; charset=utf-8", script))
+	r.openRoute("/docs/docs.css", plain("text/css; charset=utf-8", style))
 	r.openRoute("/docs/favicon.png", plain("image/png", icon))
 	for name, kind := range map[string]string{"swagger-ui-bundle.js": "text/javascript; charset=utf-8", "swagger-ui.css": "text/css; charset=utf-8"} {
 		packed, err := fs.ReadFile(static.FS, name+".gz")

@@ -381,7 +381,7 @@ func TestRoutesNeedACaller(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.auth.err = med.Unauthorized.New("")
-	want := []string{"/docs", "/docs/docs.js", "/docs/favicon.png", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"}
+	want := []string{"/docs", "/docs/docs.css", "/docs/docs.js", "/docs/favicon.png", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"}
 	var opened []string
 	for _, route := range h.router.engine.Routes() {
 		path := strings.ReplaceAll(route.Path, ":id", "p-001")

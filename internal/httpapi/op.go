@@ -96,7 +96,8 @@ func contract() *huma.OpenAPI {
 		OpenAPI: "3.1.0",
 		Info: &huma.Info{
 			Title: "MediRecord", Version: contractVersion,
-			Description: "Patient records with role-based field masking, break-glass access, an audit trail, and fail-closed enforcement.",
+			Description: "Patient records with role-based field masking, break-glass access, an audit trail, and fail-closed enforcement. " +
+				"Every operation needs a bearer token of an issuer that the sidecar knows; every refusal is a problem (RFC 9457) of those that the operation lists.",
 			License:     &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 		},
 		Servers: []*huma.Server{{URL: "/"}},
@@ -148,6 +149,11 @@ func (op operation) document(r *router) {
 		}
 		for status, response := range documented.Responses {
 			op.refusals(status, response)
+			for _, h := range response.Headers {
+				if h.Description == "" && h.Schema != nil { // where the page of the documentation looks
+					h.Description, h.Schema.Description = h.Schema.Description, ""
+				}
+			}
 			response.Headers[headerRequest] = &huma.Param{Description: "Names this request; also in the problem and the audit entry.", Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"}}
 		}
 		for _, p := range documented.Parameters {
