@@ -9,7 +9,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/medirecord/medirecord/internal/app"
-	"github.com/medirecord/medirecord/internal/policy"
 )
 
 type practiceCmd struct {
@@ -92,35 +91,6 @@ func (c *importCmd) Run(e *env) error {
 		return err
 	}
 	if !all {
-		return errReported
-	}
-	return nil
-}
-
-type policyCmd struct {
-	Test policyTestCmd `cmd:"" help:"Try a policy file as a sidecar would, and its cases."`
-}
-
-type policyTestCmd struct {
-	Path string `arg:"" optional:"" type:"path" help:"A .rego file or its folder. Default: the built-in policy."`
-}
-
-func (policyTestCmd) Help() string {
-	return `Compiles the file, holds it against the rules that no policy may break, and runs
-the cases beside it. Works offline.
-
-Examples:
-  medirecord policy test
-  medirecord policy test /etc/medirecord/policy`
-}
-
-func (c *policyTestCmd) Run(e *env) error {
-	r, err := policy.Test(e.ctx, c.Path)
-	if err != nil {
-		return err
-	}
-	fmt.Fprint(e.out, r.String())
-	if !r.OK() {
 		return errReported
 	}
 	return nil

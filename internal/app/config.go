@@ -88,7 +88,8 @@ type Config struct {
 	// SidecarGroup may use the sidecar's unix socket: the API's group, which must
 	// not be able to read the context key.
 	SidecarGroup string `env:"MEDIRECORD_SIDECAR_GROUP" yaml:"sidecar_group"`
-	// Policy is a .rego file or a directory of one; "" is the built-in policy.
+	// Policy is a .rego file or a directory of one; "" is the built-in policy,
+	// builtin:hospital the other one.
 	Policy string `env:"MEDIRECORD_POLICY" yaml:"policy"`
 	// PolicyDir is CoreSDK's name for it.
 	PolicyDir string `env:"CORESDK_POLICY_DIR" yaml:"policy_dir"`

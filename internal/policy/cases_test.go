@@ -132,40 +132,57 @@ func TestEveryPermissionHasACaseForAndAgainst(t *testing.T) {
 	}
 }
 
-// Every rule of the policy file, and every expression in it, is used by a case.
+// Every rule of each policy file, and every expression in it, is used by one of
+// its cases.
 func TestTheCasesCoverTheFile(t *testing.T) {
 	t.Parallel()
-	src := defaultSource(t)
-	module, err := ast.ParseModuleWithOpts(src.Name, string(src.Rego), ast.ParserOptions{RegoVersion: ast.RegoV1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	query, err := rego.New(rego.ParsedModule(module), rego.Query("data.medirecord.decision")).PrepareForEval(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	covered := cover.New()
-	for i := range src.Cases {
-		f := src.Cases[i].Input.normal()
-		if _, err := query.Eval(t.Context(), rego.EvalInput(f.document()), rego.EvalQueryTracer(covered)); err != nil {
-			t.Fatal(err)
+	for _, src := range []Source{defaultSource(t), hospitalSource(t)} {
+		modules := map[string]*ast.Module{}
+		options := []func(*rego.Rego){rego.Query("data.medirecord.decision")}
+		if src.Base != nil {
+			options[0] = rego.Query("data.medirecord.hospital.decision")
+			modules[FileName] = parsed(t, FileName, src.Base)
 		}
-	}
-	report := covered.Report(map[string]*ast.Module{src.Name: module})
-	if report.Coverage < 100 {
-		text, err := json.Marshal(report.Files[src.Name].NotCovered)
+		modules[src.Name] = parsed(t, src.Name, src.Rego)
+		for _, m := range modules {
+			options = append(options, rego.ParsedModule(m))
+		}
+		query, err := rego.New(options...).PrepareForEval(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Errorf("the cases cover %.1f %% of the file; not lines %s", report.Coverage, text)
+		covered := cover.New()
+		for i := range src.Cases {
+			f := src.Cases[i].Input.normal()
+			if _, err := query.Eval(t.Context(), rego.EvalInput(f.document()), rego.EvalQueryTracer(covered)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		file := covered.Report(modules).Files[src.Name]
+		if file.Coverage < 100 {
+			text, err := json.Marshal(file.NotCovered)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Errorf("the cases cover %.1f %% of %s; not lines %s", file.Coverage, src.Name, text)
+		}
 	}
+}
+
+func parsed(t *testing.T, name string, text []byte) *ast.Module {
+	t.Helper()
+	m, err := ast.ParseModuleWithOpts(name, string(text), ast.ParserOptions{RegoVersion: ast.RegoV1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 func TestAReportTellsAnOfficerWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	t.Run("the embedded policy is good", func(t *testing.T) {
 		t.Parallel()
-		r, err := Test(t.Context(), "")
+		r, err := Test(t.Context(), "", "")
 		if err != nil || !r.OK() || r.Cases != len(defaultSource(t).Cases) || r.Probes < 1000 {
 			t.Errorf("%+v, error %v", r, err)
 		}
@@ -179,7 +196,7 @@ func TestAReportTellsAnOfficerWhatIsWrong(t *testing.T) {
 		src := edit(t, defaultSource(t), `"ssn": "hide",`, `"ssn": "reveal",`)
 		src = edit(t, src, `"mfa": "done", "grant": true}`, `"mfa": "none", "grant": true}`)
 		write(t, filepath.Join(dir, FileName), src.Rego)
-		r, err := Test(t.Context(), dir)
+		r, err := Test(t.Context(), dir, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +211,7 @@ func TestAReportTellsAnOfficerWhatIsWrong(t *testing.T) {
 		t.Parallel()
 		path := filepath.Join(t.TempDir(), "x.rego")
 		write(t, path, []byte("package medirecord\n\ndecision := {"))
-		if _, err := Test(t.Context(), path); err == nil {
+		if _, err := Test(t.Context(), path, ""); err == nil {
 			t.Error("no error")
 		}
 	})

@@ -55,32 +55,54 @@ func compile(ctx context.Context, src Source) (*Engine, error) {
 		return nil, fmt.Errorf("%s is larger than %d bytes", src.Name, maxFile)
 	}
 	capabilities := capabilities()
-	module, err := ast.ParseModuleWithOpts(src.Name, string(src.Rego), ast.ParserOptions{
-		Capabilities: capabilities, RegoVersion: ast.RegoV1,
-	})
+	module, err := parse(src.Name, src.Rego, capabilities)
 	if err != nil {
-		return nil, fmt.Errorf("%s does not compile: %w", src.Name, err)
+		return nil, err
 	}
-	if module == nil || module.Package.Path.String() != packageName {
-		return nil, fmt.Errorf("%s does not compile: its package is not medirecord", src.Name)
+	modules := map[string]*ast.Module{src.Name: module}
+	base, want := module, packageName
+	if src.Base != nil {
+		if base, err = parse(FileName, src.Base, capabilities); err != nil {
+			return nil, err
+		}
+		if own := buildsOn.FindSubmatch(src.Rego); own != nil {
+			want += "." + string(own[1])
+		}
+		modules[FileName] = base
+	}
+	if module.Package.Path.String() != want || base.Package.Path.String() != packageName {
+		return nil, fmt.Errorf("%s does not compile: its package is not medirecord, or medirecord.<name> for a file that builds on %s", src.Name, FileName)
 	}
 	compiler := ast.NewCompiler().WithCapabilities(capabilities).WithStrict(true).WithDefaultRegoVersion(ast.RegoV1)
-	if compiler.Compile(map[string]*ast.Module{src.Name: module}); compiler.Failed() {
+	if compiler.Compile(modules); compiler.Failed() {
 		return nil, fmt.Errorf("%s does not compile: %w", src.Name, compileErrors(compiler))
 	}
-	query, err := prepare(ctx, compiler, packageName+".decision")
+	query, err := prepare(ctx, compiler, want+".decision")
 	if err != nil {
 		return nil, fmt.Errorf("%s does not compile: %w", src.Name, err)
 	}
-	sum := sha256.Sum256(src.Rego)
+	sum := sha256.Sum256(slices.Concat(src.Rego, src.Base))
 	e := &Engine{
 		name: src.Name, revision: hex.EncodeToString(sum[:6]),
-		compiler: compiler, decision: query, rules: rulesOf(module),
+		compiler: compiler, decision: query, rules: rulesOf(base),
 	}
 	for i := range e.cache {
 		e.cache[i].answers = map[facts]answer{}
 	}
 	return e, nil
+}
+
+func parse(name string, text []byte, capabilities *ast.Capabilities) (*ast.Module, error) {
+	module, err := ast.ParseModuleWithOpts(name, string(text), ast.ParserOptions{
+		Capabilities: capabilities, RegoVersion: ast.RegoV1,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s does not compile: %w", name, err)
+	}
+	if module == nil {
+		return nil, fmt.Errorf("%s does not compile: it is empty", name)
+	}
+	return module, nil
 }
 
 func prepare(ctx context.Context, compiler *ast.Compiler, query string) (rego.PreparedEvalQuery, error) {

@@ -135,6 +135,7 @@ type question struct {
 	resource, action                            string
 	grant, kind, sensitivity, state, authorship bool
 	treating                                    bool // about one patient: who treats them may count, and why one asks
+	reason                                      bool // why one asks may count; treating implies it
 	secondPerson                                bool // not saying who asked or opened means: the caller did
 	clinical, forOtherPractice                  bool // for the compiled rules
 }
@@ -145,7 +146,7 @@ var questions = []question{
 	{},
 	{resource: "patient", action: "read", clinical: true, treating: true, grant: true, sensitivity: true, state: true},
 	{resource: "record", action: "read", clinical: true, treating: true, grant: true, kind: true, sensitivity: true, state: true, authorship: true},
-	{resource: "patient", action: "search", clinical: true},
+	{resource: "patient", action: "search", clinical: true, reason: true},
 	{resource: "patient", action: "create", clinical: true},
 	{resource: "patient", action: "import", clinical: true},
 	{resource: "patient", action: "update", clinical: true, treating: true, sensitivity: true, state: true},
@@ -199,8 +200,9 @@ func (in *Input) normal() facts {
 		}
 	}
 	// Who asks of their own record or across practices is judged by that alone.
-	if q.treating && f.relation == relationSame && !f.roles.has(services) {
-		f.treating, f.reason = in.Resource.Treating, in.Subject.ReasonGiven
+	if f.relation == relationSame && !f.roles.has(services) {
+		f.treating = q.treating && in.Resource.Treating
+		f.reason = (q.treating || q.reason) && in.Subject.ReasonGiven
 	}
 	if q.kind {
 		f.kind = wordOf(kindWords, in.Resource.Kind)

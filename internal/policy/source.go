@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	policyfile "github.com/medirecord/medirecord/policy"
@@ -19,26 +20,35 @@ import (
 // FileName is the policy file in a policy directory.
 const FileName = "medirecord.rego"
 
+// builtIn names a policy of this binary where a path would stand:
+// builtin:hospital.
+const builtIn = "builtin:"
+
 // Source is a policy file and the cases it must pass. One without cases is held
 // against the compiled rules only.
 type Source struct {
-	Name  string // for messages
-	Rego  []byte
+	Name string // for messages
+	Rego []byte
+	// Base is the text of medirecord.rego where the file builds on it: its
+	// package then is medirecord.<name>, and it decides by data.medirecord.
+	Base  []byte
 	Cases []Case
 }
 
 // Embedded returns the policy of this binary, with its cases.
-func Embedded() (Source, error) {
-	t, err := readTexts(policyfile.Files, FileName)
-	if err != nil {
-		return Source{}, fmt.Errorf("reading the embedded policy: %w", err)
-	}
-	return t.source()
-}
+func Embedded() (Source, error) { return Read("") }
+
+// IsBuiltIn says whether the path names a policy of this binary, which never
+// changes.
+func IsBuiltIn(path string) bool { return path == "" || strings.HasPrefix(path, builtIn) }
 
 // Read returns the policy at the path: a .rego file, or a directory with
 // medirecord.rego in it. Its cases are the files cases/*.yaml beside it, if
-// there are any. An empty path is the embedded policy.
+// there are any. An empty path is the embedded policy, builtin:hospital the
+// embedded hospital.rego.
+//
+// A file whose package is medirecord.<name> builds on the medirecord.rego
+// beside it, which must be there, and its cases are cases/<name>/*.yaml.
 func Read(path string) (Source, error) {
 	t, err := readPath(path)
 	if err != nil {
@@ -47,11 +57,30 @@ func Read(path string) (Source, error) {
 	return t.source()
 }
 
+// ReadWithCases is Read with the cases of another folder: its *.yaml files.
+// It reports a folder without any: nothing tried is not the same as all passed.
+func ReadWithCases(path, cases string) (Source, error) {
+	t, err := readPath(path)
+	if err != nil {
+		return Source{}, err
+	}
+	if cases == "" {
+		return t.source()
+	}
+	if t.cases, err = readCases(os.DirFS(cases), "."); err != nil {
+		return Source{}, fmt.Errorf("reading the cases in %s: %w", cases, err)
+	}
+	if len(t.cases) == 0 {
+		return Source{}, fmt.Errorf("there are no cases (*.yaml) in %s", cases)
+	}
+	return t.source()
+}
+
 // texts is a policy as it lies on disk, not yet understood.
 type texts struct {
-	name  string
-	rego  []byte
-	cases []caseText
+	name       string
+	rego, base []byte
+	cases      []caseText
 }
 
 type caseText struct {
@@ -60,8 +89,16 @@ type caseText struct {
 }
 
 func readPath(where string) (texts, error) {
-	if where == "" {
-		return readTexts(policyfile.Files, FileName)
+	if IsBuiltIn(where) {
+		name := FileName
+		if where != "" {
+			name = strings.TrimPrefix(where, builtIn) + ".rego"
+		}
+		t, err := readTexts(policyfile.Files, name)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
+			return texts{}, fmt.Errorf("there is no policy %s: the built-in ones are builtin:medirecord and builtin:hospital", where)
+		}
+		return t, err
 	}
 	dir, name := filepath.Split(filepath.Clean(where))
 	info, err := os.Stat(where)
@@ -77,31 +114,50 @@ func readPath(where string) (texts, error) {
 	return readTexts(os.DirFS(dir), name)
 }
 
+// buildsOn finds the package of a file that builds on another.
+var buildsOn = regexp.MustCompile(`(?m)^package medirecord\.([a-z_]+)\s*$`)
+
 func readTexts(fsys fs.FS, name string) (texts, error) {
 	rego, err := readFile(fsys, name)
 	if err != nil {
 		return texts{}, fmt.Errorf("reading the policy file: %w", err)
 	}
 	t := texts{name: name, rego: rego}
-	entries, err := fs.ReadDir(fsys, "cases")
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
+	folder := "cases"
+	if own := buildsOn.FindSubmatch(rego); own != nil {
+		folder = path.Join(folder, string(own[1]))
+		if t.base, err = readFile(fsys, FileName); err != nil {
+			return texts{}, fmt.Errorf("%s builds on %s, which must lie beside it: %w", name, FileName, err)
+		}
 	}
-	if err != nil {
+	if t.cases, err = readCases(fsys, folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return texts{}, fmt.Errorf("reading the policy cases: %w", err)
 	}
+	return t, nil
+}
+
+func readCases(fsys fs.FS, folder string) ([]caseText, error) {
+	entries, err := fs.ReadDir(fsys, folder)
+	if err != nil {
+		return nil, err
+	}
+	var cases []caseText
 	for _, entry := range entries { // sorted by name
 		ext := path.Ext(entry.Name())
 		if entry.IsDir() || strings.HasPrefix(entry.Name(), ".") || ext != ".yaml" && ext != ".yml" {
 			continue
 		}
-		text, err := readFile(fsys, path.Join("cases", entry.Name()))
-		if err != nil {
-			return texts{}, fmt.Errorf("reading the policy cases: %w", err)
+		name := path.Join(folder, entry.Name())
+		text, err := readFile(fsys, name)
+		if errors.Is(err, fs.ErrNotExist) { // gone since it was listed: not "no cases"
+			return nil, fmt.Errorf("%s was taken away while it was read", name)
 		}
-		t.cases = append(t.cases, caseText{path.Join("cases", entry.Name()), text})
+		if err != nil {
+			return nil, err
+		}
+		cases = append(cases, caseText{name, text})
 	}
-	return t, nil
+	return cases, nil
 }
 
 func readFile(fsys fs.FS, name string) ([]byte, error) {
@@ -121,7 +177,7 @@ func readFile(fsys fs.FS, name string) ([]byte, error) {
 
 // source understands the cases.
 func (t *texts) source() (Source, error) {
-	src := Source{Name: t.name, Rego: t.rego}
+	src := Source{Name: t.name, Rego: t.rego, Base: t.base}
 	for _, c := range t.cases {
 		cases, err := parseCases(c.name, c.text)
 		if err != nil {
@@ -137,6 +193,8 @@ func (t *texts) fingerprint() [sha256.Size]byte {
 	h := sha256.New()
 	fmt.Fprintf(h, "%d\n", len(t.rego))
 	h.Write(t.rego)
+	fmt.Fprintf(h, "%d\n", len(t.base))
+	h.Write(t.base)
 	for _, c := range t.cases {
 		fmt.Fprintf(h, "%q %d\n", c.name, len(c.text))
 		h.Write(c.text)

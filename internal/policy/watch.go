@@ -11,8 +11,7 @@ import (
 
 // WatchConfig says which policy file to keep in force.
 type WatchConfig struct {
-	// Path is a .rego file or a policy directory; "" is the embedded policy,
-	// which never changes.
+	// Path is what Read takes; the built-in policies never change.
 	Path string
 	// Every is how often the files are looked at; zero means 300 ms, which
 	// leaves room to try a file within the 2 s that it may take.
@@ -68,7 +67,7 @@ func (w *Watcher) Counts() (taken, refused uint64) { return w.taken.Load(), w.re
 // It polls: a notification can be lost, and is on network file systems and when
 // a mounted secret is swapped; the files are small.
 func (w *Watcher) Run(ctx context.Context) error {
-	if w.cfg.Path == "" {
+	if IsBuiltIn(w.cfg.Path) {
 		<-ctx.Done()
 		return nil
 	}
