@@ -91,6 +91,9 @@ type Detail struct {
 	Checkpoint string `json:"checkpoint,omitempty"`
 	// Digest is the SHA-256 in hex of the export of a month that is dropped.
 	Digest string `json:"digest,omitempty"`
+	// Manifest is the SHA-256 in hex of the sealed manifest that a change of a
+	// chart left.
+	Manifest string `json:"manifest,omitempty"`
 }
 
 // BreakGlass says on which grant the access stood. The reason text is sealed
@@ -147,7 +150,7 @@ func (e *Entry) Clean() {
 		&e.Actor.Issuer, &e.Actor.Subject, (*string)(&e.Actor.Practice), (*string)(&e.Patient), (*string)(&e.PatientPractice),
 		&e.Action, &e.ResourceType, &e.ResourceID, &e.Code, &e.ContextNonce, &e.ContextMAC,
 		&e.Detail.Session, &e.Detail.TokenID, &e.Detail.OnBehalfOf, &e.Detail.Reason, &e.Detail.Purpose,
-		&e.Detail.IP, &e.Detail.Digest, &e.Detail.RequestID, &e.Detail.ClientID, &e.Detail.TraceID, &e.Detail.Revision,
+		&e.Detail.IP, &e.Detail.Digest, &e.Detail.Manifest, &e.Detail.RequestID, &e.Detail.ClientID, &e.Detail.TraceID, &e.Detail.Revision,
 	} {
 		*s = clean(*s, maxName)
 	}

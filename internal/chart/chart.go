@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,6 +43,8 @@ type Service struct {
 	trail *trail.Trail
 	log   *slog.Logger
 	now   func() time.Time
+
+	suspects atomic.Uint64
 }
 
 // New returns the door. It reports an error when a part is missing.
@@ -55,7 +58,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg.Gate, cfg.DB, cfg.Keys, cfg.Trail, cfg.Log, cfg.Now}, nil
+	return &Service{gate: cfg.Gate, db: cfg.DB, keys: cfg.Keys, trail: cfg.Trail, log: cfg.Log, now: cfg.Now}, nil
 }
 
 // entered is one call through the door while it lasts.
@@ -126,6 +129,7 @@ func (in *entered) fail(err error) {
 		e.Outcome = audit.Failure // nobody said no
 	}
 	e.Detail.Clear, e.Detail.Masked, e.Detail.Hidden = nil, nil, nil
+	e.Detail.Manifest = "" // of a change that is not
 }
 
 // appendTx writes entries with the change they tell of. What cannot be

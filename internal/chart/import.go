@@ -65,6 +65,7 @@ type intake struct {
 	digest   []byte
 	index    *envelope.IndexKey
 	key      *envelope.PatientKey
+	chart    *chartState
 }
 
 func (s *Service) importBundle(ctx context.Context, in *entered, practice med.PracticeID, b *Bundle) (Imported, error) {
@@ -219,6 +220,8 @@ func (s *Service) importFirst(ctx context.Context, in *entered, it *intake, b *B
 		}); err != nil {
 			return err
 		}
+		it.chart = newChart()
+		it.chart.patient = 1
 		return s.finish(ctx, tx, in, it, b, added, nil)
 	})
 	if err != nil {
@@ -248,6 +251,10 @@ func (s *Service) importAgain(ctx context.Context, in *entered, it *intake, b *B
 		if row.KeyState != "active" {
 			return med.NotFound.New("The patient's key was destroyed: there is nothing to add to.").Coded("key_destroyed")
 		}
+		if it.chart, err = s.chartOf(ctx, tx, it.patient, row.Version); err != nil {
+			return err
+		}
+		s.distrust(ctx, in, it.key, it.chart)
 		rows, err := s.db.Q.RecordsForUpdate(ctx, tx, string(it.patient))
 		if err != nil {
 			return err
@@ -363,6 +370,7 @@ func (s *Service) changePatient(ctx context.Context, tx pgx.Tx, in *entered, it 
 	if err == nil && n != 1 {
 		return med.Conflict.Because(fmt.Errorf("patient %s changed meanwhile", it.patient))
 	}
+	it.chart.patient = row.Version + 1
 	return err
 }
 
@@ -397,6 +405,7 @@ func (s *Service) sealRecords(it *intake, records []med.Record, have map[string]
 			}
 			version = old.Version + 1
 		}
+		r.Sensitivity = med.Strictest(r.Sensitivity, fhir.Sensitivity(r))
 		fields, err := recordFields(r, digest[:])
 		if err != nil {
 			return nil, fmt.Errorf("record %s: %w", r.ID, err)
@@ -461,6 +470,17 @@ func (s *Service) finish(ctx context.Context, tx pgx.Tx, in *entered, it *intake
 		return err
 	}
 	if err := s.db.Q.AddIntake(ctx, tx, pgdb.AddIntakeParams{PracticeID: practice, Digest: it.digest, PatientID: patient, EventID: event}); err != nil {
+		return err
+	}
+	for i, id := range added.ids {
+		it.chart.records[med.RecordID(id)] = added.versions[i]
+	}
+	if changed != nil {
+		for i, id := range changed.ids {
+			it.chart.records[med.RecordID(id)] = changed.versions[i]
+		}
+	}
+	if err := s.keepManifest(ctx, tx, in, it.key, it.chart); err != nil {
 		return err
 	}
 	in.entry.Outcome = audit.Success

@@ -125,7 +125,8 @@ func (s *Service) openPatient(ctx context.Context, in *entered, id med.PatientID
 	if err != nil {
 		return nil, s.suspect(ctx, id, err)
 	}
-	out := &med.PatientView{View: view, Patient: med.Patient{
+	suspect := s.doubted(ctx, in, key.ID(), doubtPatient(key, row.Version, &row.Manifest))
+	out := &med.PatientView{View: view, Suspect: suspect, Patient: med.Patient{
 		ID: id, Practice: row.Practice, Version: row.Version, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
 	}}
 	for _, f := range want {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,14 +35,23 @@ type Config struct {
 	Keys  *keystore.Store
 	Log   *slog.Logger
 	Every time.Duration
+	Now   func() time.Time // time.Now, when nil
 }
 
 // Maintenance is the regular work of the worker. Two workers may run: each
 // step takes its lock, or changes nothing the second time.
-type Maintenance struct{ cfg Config }
+type Maintenance struct {
+	cfg      Config
+	suspects atomic.Uint64
+}
 
 // New returns the regular work.
-func New(cfg Config) *Maintenance { return &Maintenance{cfg} }
+func New(cfg Config) *Maintenance {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Maintenance{cfg: cfg}
+}
 
 // Run does the work now and then every so often, until the context ends. What
 // fails is logged and tried again the next time.
@@ -106,6 +116,9 @@ func (m *Maintenance) sweepPractice(ctx context.Context, me *med.Caller, practic
 	ruling, err := m.cfg.Gate.Serve(ctx, me, "sweep", practice)
 	if err != nil {
 		return err
+	}
+	if err := m.manifests(ctx, ruling, practice); err != nil && ctx.Err() == nil {
+		m.cfg.Log.ErrorContext(ctx, "manifests not compared with the trail", slog.String("practice", string(practice)), slog.Any("error", err))
 	}
 	settled, deleted, err := m.cfg.Keys.Sweep(ctx, ruling.Context, practice, orphanAge, func(id med.PatientID) (there bool, err error) {
 		err = m.cfg.DB.InTx(ctx, ruling.Context, func(tx pgx.Tx) (err error) {

@@ -73,6 +73,15 @@ func put(t *testing.T, s *medtest.System, practice med.PracticeID, id med.Patien
 	}
 }
 
+// again imports a newer bundle of the patient.
+func again(t *testing.T, s *medtest.System, practice med.PracticeID, id med.PatientID) {
+	t.Helper()
+	p := medtest.Alice()
+	p.ID, p.SourceID, p.Phone = id, med.PHI("source-"+id), "555-010-7777"
+	_, err := s.Door(t, "import").Import(t.Context(), chart.Importer("test"), practice, chart.Bundle{Patient: p, Hash: sha256.Sum256([]byte(id + "2"))})
+	noError(t, err)
+}
+
 func TestTheSweepSettlesAndDeletes(t *testing.T) {
 	t.Parallel()
 	s := medtest.New(t)

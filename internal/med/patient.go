@@ -62,4 +62,7 @@ type PatientView struct {
 	View View
 	// Event is the audit entry of this read.
 	Event EventID
+	// Suspect: the row is not what the chart's manifest says, or the manifest is
+	// not there. An alarm was raised.
+	Suspect bool
 }

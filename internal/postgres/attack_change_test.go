@@ -41,7 +41,7 @@ func changing(t *testing.T, w *world) {
 		{name: "an admin restores the patient", with: restore, sql: `begin; update medirecord.patient set deleted_at = null where id = 'north-gone' returning id`, want: only("north-gone")},
 		{name: "a nurse makes a record", with: note, sql: rolledBack(newRecord("")), want: done},
 		{name: "and changes the row of its patient", with: note, sql: change(""), want: only("north-1")},
-		{name: "a clinician changes a record", with: rewrite, sql: `begin; update medirecord.record set sealed = '\x01' returning patient_id`, want: only("north-1")},
+		{name: "a clinician changes a record", with: rewrite, sql: `begin; update medirecord.record set version = version + 1, sealed = '\x01' returning patient_id`, want: only("north-1")},
 		{name: "a record is read under its own action", with: doing(nurse("north", "north-1"), "record.read"), sql: `select id from medirecord.record`, want: only("record-of-north-1")},
 		{name: "who writes something is known by practice and patient", with: update, sql: `select ctx.writes(array['patient.update'])`, want: only("north|north-1")},
 		{name: "what was made is remembered", with: create, sql: rolledBack(remember("")), want: done},

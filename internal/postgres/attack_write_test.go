@@ -41,7 +41,7 @@ func writing(t *testing.T, w *world) {
 		{name: "an import adds an index", with: bulk, sql: rolledBack(newIndex("")), want: done},
 		{name: "an import adds an intake", with: bulk, sql: rolledBack(newIntake("")), want: done},
 		{name: "an import changes a patient", with: bulk, sql: `begin; update medirecord.patient set sealed = '\x01', version = version + 1 where id = 'north-1' returning id`, want: only("north-1")},
-		{name: "an import changes a record", with: bulk, sql: `begin; update medirecord.record set sealed = '\x01' where patient_id = 'north-1' returning patient_id`, want: only("north-1")},
+		{name: "an import changes a record", with: bulk, sql: `begin; update medirecord.record set version = version + 1, sealed = '\x01' where patient_id = 'north-1' returning patient_id`, want: only("north-1")},
 		{name: "an import drops an index", with: bulk, sql: `begin; delete from medirecord.blind_index where patient_id = 'north-1' returning patient_id`, want: only("north-1")},
 
 		// What it may not.

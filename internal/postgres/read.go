@@ -24,6 +24,7 @@ type PatientRow struct {
 	UpdatedAt  time.Time
 	Deleted    bool
 	Self       bool // the context's person is this patient
+	Manifest   ManifestRow
 }
 
 // Patient reads one patient's sealed row under a signed context. It reports
@@ -40,8 +41,9 @@ func (db *DB) Patient(ctx context.Context, signed string, ticket med.EventID, id
 }
 
 const readPatients = `
-select n, patient, practice_id, version, dek_version, key_state, sealed, created_at, updated_at, deleted, self
-  from medirecord.read_patients($1::text[], $2::text[])`
+select n, patient, practice_id, version, dek_version, key_state, sealed, created_at, updated_at, deleted, self,
+       coalesce(manifest_version, 0), coalesce(manifest_dek, 0), manifest
+  from medirecord.read_patients($1::text[], $2::text[], true)`
 
 // maxShared bounds how many reads share a statement, and so how long the first
 // waits for the last.
@@ -185,7 +187,9 @@ func scanPatient(rows pgx.Rows, batch []*question) error {
 	var created, updated *time.Time
 	var deleted, self *bool
 	var sealed []byte
-	if err := rows.Scan(&n, &patient, &practice, &version, &dek, &keyState, &sealed, &created, &updated, &deleted, &self); err != nil {
+	var m ManifestRow
+	if err := rows.Scan(&n, &patient, &practice, &version, &dek, &keyState, &sealed, &created, &updated, &deleted, &self,
+		&m.Version, &m.DEKVersion, &m.Sealed); err != nil {
 		return err
 	}
 	if n < 1 || int(n) > len(batch) {
@@ -198,7 +202,7 @@ func scanPatient(rows pgx.Rows, batch []*question) error {
 	}
 	q.row = &PatientRow{
 		Practice: med.PracticeID(*practice), Version: *version, DEKVersion: *dek, KeyState: *keyState, Sealed: sealed,
-		CreatedAt: *created, UpdatedAt: *updated, Deleted: *deleted, Self: *self,
+		CreatedAt: *created, UpdatedAt: *updated, Deleted: *deleted, Self: *self, Manifest: m,
 	}
 	return nil
 }

@@ -7,7 +7,32 @@ package pgdb
 
 import (
 	"context"
+	"time"
 )
+
+const addManifest = `-- name: AddManifest :exec
+insert into medirecord.manifest (patient_id, practice_id, version, dek_version, sealed, event_id)
+values ($1, $2, 1, $3, $4, $5)
+`
+
+type AddManifestParams struct {
+	PatientID  string
+	PracticeID string
+	DekVersion int32
+	Sealed     []byte
+	EventID    string
+}
+
+func (q *Queries) AddManifest(ctx context.Context, db DBTX, arg AddManifestParams) error {
+	_, err := db.Exec(ctx, addManifest,
+		arg.PatientID,
+		arg.PracticeID,
+		arg.DekVersion,
+		arg.Sealed,
+		arg.EventID,
+	)
+	return err
+}
 
 const addRecords = `-- name: AddRecords :execrows
 insert into medirecord.record (patient_id, id, practice_id, version, dek_version, sealed, event_id)
@@ -32,6 +57,33 @@ func (q *Queries) AddRecords(ctx context.Context, db DBTX, arg AddRecordsParams)
 		arg.EventID,
 		arg.Ids,
 		arg.Sealed,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const changeManifest = `-- name: ChangeManifest :execrows
+update medirecord.manifest set version = version + 1, dek_version = $1, sealed = $2, event_id = $3
+ where patient_id = $4 and version = $5
+`
+
+type ChangeManifestParams struct {
+	DekVersion int32
+	Sealed     []byte
+	EventID    string
+	PatientID  string
+	Version    int64
+}
+
+func (q *Queries) ChangeManifest(ctx context.Context, db DBTX, arg ChangeManifestParams) (int64, error) {
+	result, err := db.Exec(ctx, changeManifest,
+		arg.DekVersion,
+		arg.Sealed,
+		arg.EventID,
+		arg.PatientID,
+		arg.Version,
 	)
 	if err != nil {
 		return 0, err
@@ -70,6 +122,159 @@ func (q *Queries) ChangeRecords(ctx context.Context, db DBTX, arg ChangeRecordsP
 	return result.RowsAffected(), nil
 }
 
+const chartState = `-- name: ChartState :one
+select coalesce(array_agg(r.id), '{}')::text[] as ids, coalesce(array_agg(r.version), '{}')::bigint[] as versions
+  from medirecord.record r
+ where r.patient_id = $1
+`
+
+type ChartStateRow struct {
+	Ids      []string
+	Versions []int64
+}
+
+// ChartState is what there is of a chart: read after LockPatient.
+func (q *Queries) ChartState(ctx context.Context, db DBTX, patientID string) (ChartStateRow, error) {
+	row := db.QueryRow(ctx, chartState, patientID)
+	var i ChartStateRow
+	err := row.Scan(&i.Ids, &i.Versions)
+	return i, err
+}
+
+const lockPatient = `-- name: LockPatient :one
+select practice_id, version, dek_version, key_state, sealed from medirecord.patient where id = $1 for update
+`
+
+type LockPatientRow struct {
+	PracticeID string
+	Version    int64
+	DekVersion int32
+	KeyState   string
+	Sealed     []byte
+}
+
+// LockPatient is the first statement of whatever changes a chart: changes of one
+// chart go one after the other.
+func (q *Queries) LockPatient(ctx context.Context, db DBTX, id string) (LockPatientRow, error) {
+	row := db.QueryRow(ctx, lockPatient, id)
+	var i LockPatientRow
+	err := row.Scan(
+		&i.PracticeID,
+		&i.Version,
+		&i.DekVersion,
+		&i.KeyState,
+		&i.Sealed,
+	)
+	return i, err
+}
+
+const manifest = `-- name: Manifest :one
+select version, dek_version, sealed from medirecord.manifest where patient_id = $1
+`
+
+type ManifestRow struct {
+	Version    int64
+	DekVersion int32
+	Sealed     []byte
+}
+
+func (q *Queries) Manifest(ctx context.Context, db DBTX, patientID string) (ManifestRow, error) {
+	row := db.QueryRow(ctx, manifest, patientID)
+	var i ManifestRow
+	err := row.Scan(&i.Version, &i.DekVersion, &i.Sealed)
+	return i, err
+}
+
+const manifestTold = `-- name: ManifestTold :one
+select medirecord.manifest_told($1::text, $2::text)::boolean
+`
+
+type ManifestToldParams struct {
+	PracticeID string
+	PatientID  string
+}
+
+func (q *Queries) ManifestTold(ctx context.Context, db DBTX, arg ManifestToldParams) (bool, error) {
+	row := db.QueryRow(ctx, manifestTold, arg.PracticeID, arg.PatientID)
+	var column_1 bool
+	err := row.Scan(&column_1)
+	return column_1, err
+}
+
+const manifests = `-- name: Manifests :many
+select patient_id::text, told::text, told_in::text, coalesce(found, '')::text as found, coalesce(found_in::text, '')::text as found_in
+  from medirecord.manifests($1::text, $2::integer)
+`
+
+type ManifestsParams struct {
+	After string
+	Most  int32
+}
+
+type ManifestsRow struct {
+	PatientID string
+	Told      string
+	ToldIn    string
+	Found     string
+	FoundIn   string
+}
+
+func (q *Queries) Manifests(ctx context.Context, db DBTX, arg ManifestsParams) ([]ManifestsRow, error) {
+	rows, err := db.Query(ctx, manifests, arg.After, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ManifestsRow{}
+	for rows.Next() {
+		var i ManifestsRow
+		if err := rows.Scan(
+			&i.PatientID,
+			&i.Told,
+			&i.ToldIn,
+			&i.Found,
+			&i.FoundIn,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const recordRow = `-- name: RecordRow :one
+select version, dek_version, sealed, created_at, updated_at from medirecord.record where patient_id = $1 and id = $2
+`
+
+type RecordRowParams struct {
+	PatientID string
+	ID        string
+}
+
+type RecordRowRow struct {
+	Version    int64
+	DekVersion int32
+	Sealed     []byte
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+}
+
+func (q *Queries) RecordRow(ctx context.Context, db DBTX, arg RecordRowParams) (RecordRowRow, error) {
+	row := db.QueryRow(ctx, recordRow, arg.PatientID, arg.ID)
+	var i RecordRowRow
+	err := row.Scan(
+		&i.Version,
+		&i.DekVersion,
+		&i.Sealed,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
 const recordsForUpdate = `-- name: RecordsForUpdate :many
 select id, version, dek_version, sealed from medirecord.record where patient_id = $1 for update
 `
@@ -104,4 +309,63 @@ func (q *Queries) RecordsForUpdate(ctx context.Context, db DBTX, patientID strin
 		return nil, err
 	}
 	return items, nil
+}
+
+const sealedRecords = `-- name: SealedRecords :many
+select id, version, dek_version, sealed from medirecord.record where patient_id = $1
+`
+
+type SealedRecordsRow struct {
+	ID         string
+	Version    int64
+	DekVersion int32
+	Sealed     []byte
+}
+
+func (q *Queries) SealedRecords(ctx context.Context, db DBTX, patientID string) ([]SealedRecordsRow, error) {
+	rows, err := db.Query(ctx, sealedRecords, patientID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []SealedRecordsRow{}
+	for rows.Next() {
+		var i SealedRecordsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Version,
+			&i.DekVersion,
+			&i.Sealed,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const tellIntegrity = `-- name: TellIntegrity :exec
+insert into medirecord.outbox (id, topic, severity, practice_id, patient_id, event_id, reason_code)
+values ($1, 'integrity', 'P1', $2, $3, $4, 'manifest')
+on conflict do nothing
+`
+
+type TellIntegrityParams struct {
+	ID         string
+	PracticeID string
+	PatientID  string
+	EventID    string
+}
+
+func (q *Queries) TellIntegrity(ctx context.Context, db DBTX, arg TellIntegrityParams) error {
+	_, err := db.Exec(ctx, tellIntegrity,
+		arg.ID,
+		arg.PracticeID,
+		arg.PatientID,
+		arg.EventID,
+	)
+	return err
 }

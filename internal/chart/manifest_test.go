@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/medirecord/medirecord/internal/chart"
+	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/medtest"
+)
+
+const chartAlert = "ALERT a chart does not match its manifest"
+
+// A patient's row that a superuser puts back, or whose manifest they take away
+// or swap, is served with a warning and raises the alarm; what comes after does
+// not make it right.
+func TestAPatientsRowIsHeldAgainstItsManifest(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	super := s.DB.Super(t)
+	medtest.Exec(t, super, `set session_replication_role = replica`)
+	ann, bob := s.Patient(t, medtest.North, withSource("source-a")), s.Patient(t, medtest.North, withSource("source-b"))
+	medtest.Exec(t, super, `create table public.week as select * from medirecord.patient`)
+	newer := withSource("source-a")
+	newer.Phone = "555-010-9999"
+	_, err := s.Door(t, "import").Import(t.Context(), chart.Importer("test"), medtest.North, bundle("newer", newer))
+	noError(t, err)
+	medtest.Exec(t, super, `create table public.kept as select * from medirecord.patient`)
+	medtest.Exec(t, super, `create table public.keptm as select patient_id, practice_id, version, dek_version, sealed, event_id from medirecord.manifest`)
+	clinician := s.Caller(t, s.Of(t, med.RoleClinician, medtest.North))
+	suspect := func() bool {
+		t.Helper()
+		v, err := s.Chart.ReadPatient(t.Context(), clinician, ann)
+		noError(t, err)
+		if v.Name.Text == "" {
+			t.Error("not served")
+		}
+		return v.Suspect
+	}
+	if suspect() || strings.Contains(s.Log.String(), chartAlert) {
+		t.Fatal("an untouched chart is in doubt")
+	}
+	for _, tc := range []struct {
+		name, sql string
+		args      []any
+	}{
+		{"last week's row", `update medirecord.patient p set (version, sealed) = (select w.version, w.sealed from public.week w where w.id = p.id) where id = $1`, []any{string(ann)}},
+		{"no manifest", `delete from medirecord.manifest where patient_id = $1`, []any{string(ann)}},
+		{"another's manifest", `update medirecord.manifest m set (version, sealed) = (select o.version, o.sealed from medirecord.manifest o where o.patient_id = $2) where patient_id = $1`, []any{string(ann), string(bob)}},
+		{"its version counted up", `update medirecord.manifest set version = version + 1 where patient_id = $1`, []any{string(ann)}},
+		{"noise", `update medirecord.manifest set sealed = '\x00' where patient_id = $1`, []any{string(ann)}},
+	} {
+		t.Run(tc.name, func(t *testing.T) { // one after the other: they change the same rows
+			before := strings.Count(s.Log.String(), chartAlert)
+			medtest.Exec(t, super, tc.sql, tc.args...)
+			if !suspect() {
+				t.Error("it was not noticed")
+			}
+			if strings.Count(s.Log.String(), chartAlert) != before+1 {
+				t.Error("no alarm")
+			}
+			var told int
+			medtest.Scan(t, super, []any{&told}, `select count(*) from medirecord.outbox where topic = 'integrity' and patient_id = $1`, string(ann))
+			if told != 1 {
+				t.Errorf("%d to be told, want one", told)
+			}
+			medtest.Exec(t, super, `delete from medirecord.manifest`)
+			medtest.Exec(t, super, `insert into medirecord.manifest (patient_id, practice_id, version, dek_version, sealed, event_id) select * from public.keptm`)
+			medtest.Exec(t, super, `update medirecord.patient p set (version, sealed) = (select k.version, k.sealed from public.kept k where k.id = p.id)`)
+			if suspect() {
+				t.Fatal("not as before")
+			}
+		})
+	}
+	t.Run("a change after it does not make it right", func(t *testing.T) {
+		medtest.Exec(t, super, `delete from medirecord.manifest where patient_id = $1`, string(ann))
+		newer.Phone = "555-010-8888"
+		_, err := s.Door(t, "import").Import(t.Context(), chart.Importer("test"), medtest.North, bundle("newest", newer))
+		noError(t, err)
+		if !suspect() {
+			t.Error("forgotten")
+		}
+	})
+	t.Run("a chart from before there were manifests is in no doubt", func(t *testing.T) {
+		medtest.Exec(t, super, `delete from medirecord.manifest where patient_id = $1`, string(bob))
+		medtest.Exec(t, super, `do $$ declare p regclass; begin
+			for p in select inhrelid::regclass from pg_inherits where inhparent = 'audit.event'::regclass loop execute format('alter table %s disable trigger user', p); end loop; end $$`)
+		medtest.Exec(t, super, `update audit.event set detail = replace(detail, '"manifest":"', '"manifest2":"') where patient_id = $1`, string(bob))
+		v, err := s.Chart.ReadPatient(t.Context(), clinician, bob)
+		noError(t, err)
+		if v.Suspect {
+			t.Error("in doubt")
+		}
+	})
+}
