@@ -90,7 +90,10 @@ func (s *Stretch) Match() *Matched {
 		switch {
 		case ok && m.state[i] == lost && s.Leaves[i] == r.Hash:
 			m.fill(i, r)
-			delete(wrong, i)
+			if wrong[i] != nil { // it came first, and is there twice all the same
+				m.suspects = append(m.suspects, suspect{place: -1, id: r.ID, named: true, row: wrong[i], lo: s.Lo, hi: s.Hi})
+				delete(wrong, i)
+			}
 		case ok && m.state[i] == lost && wrong[i] == nil:
 			wrong[i] = r
 		default: // unknown, or twice

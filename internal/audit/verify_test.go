@@ -300,3 +300,24 @@ func BenchmarkVerifyExport(b *testing.B) {
 	}
 	b.ReportMetric(float64(50_000*b.N)/b.Elapsed().Seconds(), "rows/s")
 }
+
+// The rows of a stretch come in no order: an entry that is there twice is found
+// whichever of the two comes first.
+func TestAnEntryThatIsThereTwiceIsFoundInAnyOrder(t *testing.T) {
+	t.Parallel()
+	real := sample(1)[0]
+	other := *real
+	other.OccurredAt = other.OccurredAt.Add(time.Second)
+	good, _ := RowOf(real, nil)
+	added, _ := RowOf(&other, nil)
+	for name, rows := range map[string][]Row{"the real one first": {good, added}, "the other first": {added, good}} {
+		s := Stretch{Leaves: []tlog.Hash{good.Hash}, Names: []UUID{good.ID}, Rows: rows}
+		var found []string
+		v := Verifier{Tell: func(f Finding) { found = append(found, fmt.Sprint(f.Kind, " ", f.Index)) }, Tree: &Range{}}
+		v.Add(s.Match())
+		v.Finish()
+		if want := []string{"added -1"}; !slices.Equal(found, want) {
+			t.Errorf("%s: got %v, want %v", name, found, want)
+		}
+	}
+}
