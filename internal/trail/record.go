@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -86,19 +87,23 @@ var ErrMissing = errors.New("a sealed entry is missing")
 // log: at most max, and no more than their batch holds. None are left when it
 // returns none. It reports ErrMissing, with the id, for one that is gone.
 func (r *Reader) Sealed(ctx context.Context, epoch int32, from int64, most int) ([]Sealed, error) {
-	var first int64
 	var ids []byte
 	var at time.Time
+	var b batchPlaces
 	err := r.pool.QueryRow(ctx, `
-select first_index, substr(ids, 16 * ($2 - first_index)::integer + 1, 16 * $3), sealed_at from audit.batch
- where epoch = $1 and first_index <= $2 order by first_index desc limit 1`, epoch, from, most).Scan(&first, &ids, &at)
+select $2 - b.first_index, substr(b.ids, 16 * ($2 - b.first_index)::integer + 1, 16 * $3), b.sealed_at,
+       coalesce(p.hi_epoch, 0), coalesce(p.hi_tx, '0'::xid8)::text, coalesce(p.hi_id, '00000000-0000-0000-0000-000000000000'),
+       b.hi_epoch, b.hi_tx::text, b.hi_id
+  from (select * from audit.batch where epoch = $1 and first_index <= $2 order by first_index desc limit 1) b
+  left join audit.batch p on p.epoch = b.epoch and p.batch = b.batch - 1`, epoch, from, most).
+		Scan(&b.skip, &ids, &at, &b.after.epoch, &b.after.tx, &b.after.id, &b.last.epoch, &b.last.tx, &b.last.id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, postgres.Unavailable(err)
 	}
-	byID, err := r.records(ctx, ids)
+	byID, err := r.records(ctx, ids, &b)
 	if err != nil {
 		return nil, err
 	}
@@ -114,41 +119,70 @@ select first_index, substr(ids, 16 * ($2 - first_index)::integer + 1, 16 * $3), 
 	return out, nil
 }
 
-// records returns the entries with these ids, 16 bytes each. A UUIDv7 begins
-// with its time, so only the partitions around are looked at; whoever wrote an
-// entry may have given its id another time, and such a one is looked for
-// everywhere.
-func (r *Reader) records(ctx context.Context, ids []byte) (map[string]audit.Record, error) {
-	if len(ids) == 0 {
-		return nil, nil
+// batchPlaces says where in the order of the log a batch lies, and how many of
+// its entries to skip.
+type batchPlaces struct {
+	skip        int64
+	after, last struct {
+		epoch  int32
+		tx, id string
 	}
-	list := make([]string, 0, len(ids)/16)
-	lo, hi := timeOf(ids), timeOf(ids)
+}
+
+// records returns the entries with these ids, 16 bytes each, of one batch. They
+// lie side by side in the order of the log. One that does not was changed, or
+// is gone, and is looked for by its id.
+func (r *Reader) records(ctx context.Context, ids []byte, b *batchPlaces) (map[string]audit.Record, error) {
+	out := make(map[string]audit.Record, len(ids)/16)
+	want := make(map[string]bool, len(ids)/16)
 	for i := 0; i < len(ids); i += 16 {
-		list = append(list, formatID(ids[i:]))
-		if t := timeOf(ids[i:]); t.Before(lo) {
-			lo = t
-		} else if t.After(hi) {
-			hi = t
-		}
+		want[formatID(ids[i:])] = true
 	}
-	const slack = 15 * time.Minute // occurred_at is when the call began, and the writer's clock may differ
-	out := make(map[string]audit.Record, len(list))
-	collect := func(ids []string, lo, hi time.Time) error {
-		rows, err := r.pool.Query(ctx, `select `+recordColumns+` from audit.event e
- where e.event_id = any($1::uuid[]) and e.occurred_at between $2 and $3`, ids, lo, hi)
-		if err != nil {
-			return postgres.Unavailable(err)
-		}
-		all, err := pgx.CollectRows(rows, scanRecord)
-		for i := range all {
-			out[all[i].ID] = all[i]
-		}
-		return postgres.Unavailable(err)
+	if len(want) == 0 {
+		return out, nil
 	}
-	if err := collect(list, lo.Add(-slack), hi.Add(slack)); err != nil || len(out) == len(list) {
+	err := r.collect(ctx, want, out, ` where (e.epoch, e.tx, e.event_id) > ($1, $2::xid8, $3::uuid) and (e.epoch, e.tx, e.event_id) <= ($4, $5::xid8, $6::uuid)
+ order by e.epoch, e.tx, e.event_id offset $7 limit $8`,
+		b.after.epoch, b.after.tx, b.after.id, b.last.epoch, b.last.tx, b.last.id, b.skip, len(want))
+	if err != nil || len(want) == 0 {
 		return out, err
 	}
-	rest := slices.DeleteFunc(list, func(id string) bool { _, there := out[id]; return there })
-	return out, collect(rest, time.Unix(0, 0), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
+	return out, r.recordsByID(ctx, want, out)
+}
+
+// recordsByID finds entries wherever they are. A UUIDv7 begins with its time,
+// so the partitions around it are looked at first; whoever wrote an entry may
+// have given its id another time, and such a one is looked for everywhere.
+func (r *Reader) recordsByID(ctx context.Context, want map[string]bool, out map[string]audit.Record) error {
+	const byID = ` where e.event_id = any($1::uuid[]) and e.occurred_at between $2 and $3`
+	const slack = 15 * time.Minute // occurred_at is when the call began, and the writer's clock may differ
+	list := slices.Sorted(maps.Keys(want))
+	first, err := appendID(nil, list[0])
+	if err != nil {
+		return err
+	}
+	last, err := appendID(nil, list[len(list)-1])
+	if err != nil {
+		return err
+	}
+	if err := r.collect(ctx, want, out, byID, list, timeOf(first).Add(-slack), timeOf(last).Add(slack)); err != nil || len(want) == 0 {
+		return err
+	}
+	return r.collect(ctx, want, out, byID, slices.Sorted(maps.Keys(want)), time.Unix(0, 0), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
+}
+
+// collect moves the wanted entries that a query finds from want to out.
+func (r *Reader) collect(ctx context.Context, want map[string]bool, out map[string]audit.Record, where string, args ...any) error {
+	rows, err := r.pool.Query(ctx, `select `+recordColumns+` from audit.event e`+where, args...)
+	if err != nil {
+		return postgres.Unavailable(err)
+	}
+	all, err := pgx.CollectRows(rows, scanRecord)
+	for i := range all {
+		if want[all[i].ID] {
+			out[all[i].ID] = all[i]
+			delete(want, all[i].ID)
+		}
+	}
+	return postgres.Unavailable(err)
 }

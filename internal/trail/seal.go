@@ -33,7 +33,7 @@ type SealerConfig struct {
 	Witnesses Witnesses     // nil: none
 	Sinks     []Sink
 	SinkEvery time.Duration // 0: with every cosigned checkpoint
-	Every     time.Duration // how often to look for new entries; 0 means 150 ms
+	Every     time.Duration // how often to look for new entries; 0 means 500 ms
 	Batch     int           // entries sealed together; 0 means 65536
 	Log       *slog.Logger
 	Now       func() time.Time
@@ -121,7 +121,7 @@ const sealLock = 7237487
 
 // OpenSealer connects as the sealer. Run does the work.
 func OpenSealer(ctx context.Context, cfg SealerConfig) (*Sealer, error) {
-	cfg.Every = or(cfg.Every, 150*time.Millisecond)
+	cfg.Every = or(cfg.Every, 500*time.Millisecond)
 	cfg.Batch = or(cfg.Batch, 65536)
 	if cfg.Now == nil {
 		cfg.Now = time.Now

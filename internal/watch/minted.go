@@ -22,7 +22,7 @@ type Config struct {
 	Gate  *gate.Gate    // as service:worker
 	DB    *postgres.DB  // as medirecord_worker
 	Trail *trail.Reader // as medirecord_auditor
-	Every time.Duration // between two looks at the trail; 0 means 250 ms
+	Every time.Duration // between two looks at the trail; 0 means 500 ms
 	// Patience is how long a minted context may go without an entry; 0 means a
 	// minute.
 	Patience time.Duration
@@ -64,7 +64,7 @@ func NewMinted(cfg Config) (*Minted, error) {
 	if cfg.Gate == nil || cfg.DB == nil || cfg.Trail == nil {
 		return nil, errors.New("the watch needs the gate, the worker's database and the auditor's view of the trail")
 	}
-	cfg.Every = cmp.Or(cfg.Every, 250*time.Millisecond)
+	cfg.Every = cmp.Or(cfg.Every, 500*time.Millisecond)
 	cfg.Patience = cmp.Or(cfg.Patience, time.Minute)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
