@@ -77,7 +77,7 @@ type audited struct {
 	system *system
 	ids    []string
 
-	a, b, m         []load
+	a, b, bare, m   []load
 	spent           usage
 	busy            time.Duration // wall time of the M rounds
 	served          int64
@@ -97,6 +97,9 @@ func (m *audited) run(ctx context.Context) error {
 			}},
 			{&m.b, func() (load, error) {
 				return m.counted(func() (load, error) { return m.pgbench(ctx, url, "audited.pgb") })
+			}},
+			{&m.bare, func() (load, error) {
+				return m.counted(func() (load, error) { return m.pgbench(ctx, url, "bare.pgb") })
 			}},
 			{&m.m, func() (load, error) { return m.measured(ctx) }},
 		} {
@@ -194,7 +197,8 @@ func (m *audited) report(r *result) {
 	rate := func(l load) float64 { return l.perSecond }
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	r.figure("select_per_second", each(m.a, rate), "1/s", fmt.Sprintf("A: pgbench, point select by primary key, prepared, %d clients", m.conns))
-	r.figure("select_insert_per_second", each(m.b, rate), "1/s", "B: pgbench, `BEGIN; SELECT; INSERT audit; COMMIT`")
+	r.figure("select_insert_per_second", each(m.b, rate), "1/s", "B: pgbench, `BEGIN; SELECT; INSERT audit; COMMIT`, into a trail with the columns and indexes of ours")
+	r.figure("select_insert_bare_per_second", each(m.bare, rate), "1/s", "the same into a trail with a primary key and no other index, in which nothing can be found")
 	r.figure("reads_per_second", each(m.m, rate), "1/s", fmt.Sprintf("M: `GET /patients/{id}`, %d connections, load generator on the same cores", m.conns))
 	r.figure("select_insert_ms_mean", each(m.b, func(l load) float64 { return ms(l.mean) }), "ms", "B: mean latency")
 	r.figure("reads_ms_p50", each(m.m, func(l load) float64 { return ms(l.p50) }), "ms", "M: median latency")
@@ -210,6 +214,7 @@ func (m *audited) report(r *result) {
 	r.figure("read_cpu_us", each(m.m, cost), "µs", "M: CPU time of a read, everything and the load generator together")
 	r.spread("m_over_b", ratios(m.m, m.b), "audited reads over HTTP ÷ pgbench with audit")
 	r.spread("m_over_a", ratios(m.m, m.a), "audited reads over HTTP ÷ pgbench point select")
+	r.spread("m_over_bare", ratios(m.m, m.bare), "audited reads over HTTP ÷ pgbench with the bare trail")
 	byCPU := make([]float64, len(m.m))
 	for i := range m.m {
 		byCPU[i] = cost(m.b[i]) / cost(m.m[i])

@@ -10,20 +10,19 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medirecord/medirecord/internal/app"
 	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/outbound"
 	"github.com/medirecord/medirecord/internal/policy"
+	"github.com/medirecord/medirecord/internal/postgres"
 	"github.com/medirecord/medirecord/internal/token"
 	"github.com/medirecord/medirecord/internal/trail"
 )
@@ -168,39 +167,20 @@ func appendAudit(ctx context.Context, b *bench, r *result) error {
 		return func(int, int) error { return t.Append(readEntry()) }
 	}
 	// The study's comparison (facts/audit.md 4): a read in a transaction with its
-	// entry, against a read whose entry shares a flush.
-	pool, err := pgxpool.New(ctx, s.Database.SuperuserURL+"&pool_max_conns="+strconv.Itoa(appendCallers))
+	// entry, against a read whose entry shares a flush. Both are the application's,
+	// each read under a signed context of its own.
+	door, err := newReads(ctx, s, shared)
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
-	const point = `select sealed from medirecord.patient where id = 'p-001'`
-	readGrouped := func(int, int) error {
-		var sealed []byte
-		if err := pool.QueryRow(ctx, point).Scan(&sealed); err != nil {
-			return err
-		}
-		return shared.Append(readEntry())
-	}
-	readEach := func(int, int) error {
-		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, `select set_config('medirecord.ctx', 'none', true)`); err != nil {
-				return err
-			}
-			var sealed []byte
-			if err := tx.QueryRow(ctx, point).Scan(&sealed); err != nil {
-				return err
-			}
-			return trail.AppendTx(ctx, tx, readEntry())
-		})
-	}
-	var grouped, each, alone, readsGrouped, readsEach []load
+	defer door.db.Close()
+	var grouped, each, alone, readsGrouped, readsApart, readsEach []load
 	for round := range b.rounds {
 		for _, step := range []struct {
 			into    *[]load
 			callers int
 			work    func(int, int) error
-		}{{&grouped, appendCallers, to(shared)}, {&each, appendCallers, to(single)}, {&alone, 1, to(shared)}, {&readsGrouped, appendCallers, readGrouped}, {&readsEach, appendCallers, readEach}} {
+		}{{&grouped, appendCallers, to(shared)}, {&each, appendCallers, to(single)}, {&alone, 1, to(shared)}, {&readsGrouped, appendCallers, door.grouped}, {&readsApart, appendCallers, door.apart}, {&readsEach, appendCallers, door.each}} {
 			l, err := loop(ctx, step.callers, time.Duration(b.seconds)*time.Second, step.work)
 			if err != nil {
 				return err
@@ -219,11 +199,94 @@ func appendAudit(ctx context.Context, b *bench, r *result) error {
 	r.figure("each_us_p99", us(e.p99), "µs", "")
 	r.figure("alone_us_p50", us(one.p50), "µs", "one caller on an idle trail: written at once")
 	r.figure("entries_per_flush", float64(stats.Appended)/float64(max(1, stats.Flushes)), "", "of the grouped trail, with and without company")
-	r.figure("reads_grouped_per_second", middle(readsGrouped).perSecond, "1/s", fmt.Sprintf("a point select and an entry that shares its flush, %d callers", appendCallers))
+	r.figure("reads_grouped_per_second", middle(readsGrouped).perSecond, "1/s", fmt.Sprintf("what a request does: reads that share a statement, entries that share a flush, %d callers", appendCallers))
+	r.figure("reads_apart_per_second", middle(readsApart).perSecond, "1/s", "a transaction for each read, entries that share a flush")
 	r.figure("reads_each_per_second", middle(readsEach).perSecond, "1/s", "BEGIN; set context; select; insert entry; COMMIT, as many callers")
 	r.spread("reads_grouped_over_each", ratios(readsGrouped, readsEach), "group commit against a commit for each read, wanted 4")
+	r.spread("reads_apart_over_each", ratios(readsApart, readsEach), "the same, when only the flush is shared")
 	r.spread("grouped_over_each", ratios(grouped, each), "entries alone: group commit against an insert and a commit each")
 	return nil
+}
+
+// reads reads one patient as the application does, in the ways that are compared.
+type reads struct {
+	db     *postgres.DB
+	trail  *trail.Trail
+	minter *token.Minter
+}
+
+func newReads(ctx context.Context, s *system, t *trail.Trail) (*reads, error) {
+	keys, err := contextKeys(s)
+	if err != nil {
+		return nil, err
+	}
+	db, err := postgres.Open(ctx, postgres.Config{URL: s.Database.AppURL, Conns: appendCallers})
+	if err != nil {
+		return nil, err
+	}
+	return &reads{db, t, token.NewMinter(keys[0], time.Now)}, nil
+}
+
+func contextKeys(s *system) ([]token.ContextKey, error) {
+	file, err := os.ReadFile(filepath.Join(s.dir, "sidecar", "context.key"))
+	if err != nil {
+		return nil, err
+	}
+	return token.ParseContextKeys(file)
+}
+
+// mint makes the context of one read, and its entry.
+func (d *reads) mint() (string, *audit.Entry, error) {
+	signed, nonce, _, err := d.minter.Mint(aboutRead, token.MaxContextTTL)
+	e := readEntry()
+	e.ContextNonce = nonce
+	return signed, e, err
+}
+
+// aboutRead is what the contexts of readEntry's reads say.
+var aboutRead = token.Context{
+	Issuer: app.DevIssuer, Subject: "dev-clinician", Roles: []string{"clinician"}, Practice: "practice-north",
+	Action: "patient.read", Patient: "p-001", Session: "01a2074e-0148-7036-a678-0865c78fb187",
+}
+
+func (d *reads) grouped(int, int) error {
+	signed, e, err := d.mint()
+	if err != nil {
+		return err
+	}
+	if _, err := d.db.Patient(context.Background(), signed, "", "p-001"); err != nil {
+		return err
+	}
+	return d.trail.Append(e)
+}
+
+func (d *reads) apart(int, int) error {
+	signed, e, err := d.mint()
+	if err != nil {
+		return err
+	}
+	if err := d.db.InTx(context.Background(), signed, selectPatient); err != nil {
+		return err
+	}
+	return d.trail.Append(e)
+}
+
+func (d *reads) each(int, int) error {
+	signed, e, err := d.mint()
+	if err != nil {
+		return err
+	}
+	return d.db.InTx(context.Background(), signed, func(tx pgx.Tx) error {
+		if err := selectPatient(tx); err != nil {
+			return err
+		}
+		return trail.AppendTx(context.Background(), tx, e)
+	})
+}
+
+func selectPatient(tx pgx.Tx) error {
+	var sealed []byte
+	return tx.QueryRow(context.Background(), `select sealed from medirecord.patient where id = 'p-001'`).Scan(&sealed)
 }
 
 // readEntry is the entry of an ordinary read.
@@ -255,11 +318,7 @@ func decide(ctx context.Context, b *bench, r *result) error {
 	if err != nil {
 		return err
 	}
-	file, err := os.ReadFile(filepath.Join(s.dir, "sidecar", "context.key"))
-	if err != nil {
-		return err
-	}
-	keys, err := token.ParseContextKeys(file)
+	keys, err := contextKeys(s)
 	if err != nil {
 		return err
 	}
@@ -272,11 +331,7 @@ func decide(ctx context.Context, b *bench, r *result) error {
 	}
 	defer verifier.Close()
 	minter := token.NewMinter(keys[0], time.Now)
-	about := token.Context{
-		Issuer: app.DevIssuer, Subject: "dev-clinician", Roles: []string{"clinician"}, Practice: "practice-north",
-		Action: "patient.read", Patient: "p-001", Session: "01a2074e-0148-7036-a678-0865c78fb187",
-	}
-	signed, _, _, err := minter.Mint(about, 10*time.Second)
+	signed, _, _, err := minter.Mint(aboutRead, token.MaxContextTTL)
 	if err != nil {
 		return err
 	}
@@ -295,7 +350,7 @@ func decide(ctx context.Context, b *bench, r *result) error {
 	}{
 		{"decide_hit", "policy.Decide: a question that was asked before", func() error { _, err := engine.Decide(ctx, in); return err }},
 		{"token_verify", "token.Verify: signature and claims", func() error { _, err := verifier.Verify(ctx, s.Tokens["clinician"]); return err }},
-		{"context_mint", "token.Mint: a signed context", func() error { _, _, _, err := minter.Mint(about, 10*time.Second); return err }},
+		{"context_mint", "token.Mint: a signed context", func() error { _, _, _, err := minter.Mint(aboutRead, token.MaxContextTTL); return err }},
 		{"context_verify", "token.Verify of it, in Go; PostgreSQL does it in SQL", func() error { _, err := token.Verify(keys, signed, time.Now()); return err }},
 	} {
 		if err := c.work(); err != nil {

@@ -39,9 +39,22 @@ create table event (
   detail           text not null,
   nonce            bytea not null check (length(nonce) = 16),
   version          smallint not null,
+  epoch            integer not null default 1,
   primary key (event_id, occurred_at)
 ) partition by range (occurred_at);
 create table event_now partition of event default;
 create index event_patient on event (patient_id, occurred_at desc, event_id desc);
+create index event_order on event (epoch, tx, event_id);
+create index event_practice on event (actor_practice, occurred_at desc, event_id desc);
+create index event_actor on event (actor_practice, actor_subject, occurred_at desc, event_id desc);
+create index event_visit on event (patient_practice, occurred_at desc, event_id desc) where actor_practice is distinct from patient_practice;
+create index event_visitor on event (patient_practice, actor_subject, occurred_at desc, event_id desc) where actor_practice is distinct from patient_practice;
+create index event_glass on event (actor_practice, occurred_at desc, event_id desc) where break_glass;
+create index event_glass_visit on event (patient_practice, occurred_at desc, event_id desc) where break_glass and actor_practice is distinct from patient_practice;
+
+-- The same trail, kept as barely as can be: a primary key and nothing to find
+-- an entry by.
+create table bare (like event including defaults including constraints);
+alter table bare add primary key (event_id);
 
 vacuum analyze patient;

@@ -59,17 +59,20 @@ type question struct {
 	done   chan struct{}
 }
 
-// reader coalesces: while its connections are busy, questions gather; a free
-// connection takes all that wait. An idle reader asks at once.
+// reader coalesces: while a statement is under way, questions gather for the
+// next. An idle reader asks at once; a full statement does not wait for the one
+// before, so that a machine with cores to spare uses them.
 type reader struct {
 	db    *DB
 	in    chan *question
+	turn  chan struct{} // holds one: who gathers has it
 	stop  chan struct{}
 	group sync.WaitGroup
 }
 
 func newReader(db *DB, conns int) *reader {
-	r := &reader{db: db, in: make(chan *question, 4096), stop: make(chan struct{})}
+	r := &reader{db: db, in: make(chan *question, 4096), turn: make(chan struct{}, 1), stop: make(chan struct{})}
+	r.turn <- struct{}{}
 	for range conns {
 		r.group.Go(r.run)
 	}
@@ -107,6 +110,11 @@ func (r *reader) run() {
 		select {
 		case <-r.stop:
 			return
+		case <-r.turn:
+		}
+		select {
+		case <-r.stop:
+			return
 		case q := <-r.in:
 			batch = append(batch, q)
 		}
@@ -119,7 +127,14 @@ func (r *reader) run() {
 				break more
 			}
 		}
+		full := len(batch) == maxShared
+		if full {
+			r.turn <- struct{}{}
+		}
 		r.ask(batch)
+		if !full {
+			r.turn <- struct{}{}
+		}
 	}
 }
 
