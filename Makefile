@@ -40,7 +40,7 @@ race: ## Run the crafts' tests with the race detector
 vulns: ## Look dependencies up in the Go vulnerability database
 	@scripts/vulns.sh
 
-gen: ## Generate code from proto/ and SQL
+gen: ## Generate code from proto/, SQL and the API's contract
 	@scripts/need.sh protoc=protobuf-compiler
 	@scripts/gen.sh
 

@@ -16,7 +16,7 @@ import (
 // The plan, from the cellar up. A package imports only floors below its own.
 var floors = []struct{ name, packages string }{
 	{"words", `internal/med`},
-	{"crafts", `proto/coresdk/v1 proto/medirecord/v1 policy coresdk internal/audit internal/children internal/cosign internal/envelope
+	{"crafts", `client proto/coresdk/v1 proto/medirecord/v1 policy coresdk internal/audit internal/children internal/cosign internal/envelope
 		internal/fhir internal/outbound internal/pglocal internal/policy internal/siem internal/token internal/worm`},
 	{"sqlc output", `internal/postgres/pgdb internal/keystore/keydb`},
 	{"stores", `internal/gate internal/keystore internal/postgres internal/trail coresdk/ginsdk`},
@@ -65,6 +65,7 @@ var homes = map[string]string{
 	"github.com/hashicorp/golang-lru":     `internal/keystore`,
 	"github.com/jackc/pgx":                `internal/postgres internal/postgres/pgdb internal/keystore internal/keystore/keydb internal/trail internal/chart internal/watch internal/jobs internal/app`,
 	"github.com/klauspost/compress":       `internal/audit internal/envelope internal/fhir`,
+	"github.com/oapi-codegen/runtime":     `client`,
 	"github.com/open-policy-agent/opa":    `internal/policy`,
 	"github.com/prometheus/client_golang": `internal/httpapi internal/app`,
 	"github.com/swaggest/swgui":           `internal/httpapi`,
@@ -81,7 +82,7 @@ var homes = map[string]string{
 	"os": `coresdk internal/app internal/children internal/envelope internal/intake internal/pglocal internal/policy
 		internal/sidecar internal/trail cmd/medirecord examples/ginservice internal/witness internal/worm`, // trail: the sealer's memory, outside the database; so no file is opened by med, audit, fhir, token, chart, ...
 	"net":           `coresdk internal/app internal/httpapi internal/stream internal/outbound internal/postgres internal/sidecar cmd/medirecord examples/ginservice`,
-	"net/http":      `internal/httpapi internal/outbound internal/app internal/stream coresdk/ginsdk examples/ginservice internal/witness`,
+	"net/http":      `client internal/httpapi internal/outbound internal/app internal/stream coresdk/ginsdk examples/ginservice internal/witness`,
 	"os/exec":       `internal/children internal/pglocal`,
 	"unsafe":        `proto/coresdk/v1 proto/medirecord/v1`,
 	"math/rand/v2":  `internal/app internal/intake`, // invented people; pauses between attempts

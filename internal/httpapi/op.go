@@ -98,7 +98,7 @@ func contract() *huma.OpenAPI {
 			Title: "MediRecord", Version: contractVersion,
 			Description: "Patient records with role-based field masking, break-glass access, an audit trail, and fail-closed enforcement. " +
 				"Every operation needs a bearer token of an issuer that the sidecar knows; every refusal is a problem (RFC 9457) of those that the operation lists.",
-			License:     &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
+			License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 		},
 		Servers: []*huma.Server{{URL: "/"}},
 		Tags: []*huma.Tag{
