@@ -19,6 +19,9 @@ import (
 	"testing"
 	"time"
 
+	openapi "github.com/oapi-codegen/runtime/types"
+
+	"github.com/medirecord/medirecord/client"
 	"github.com/medirecord/medirecord/coresdk"
 )
 
@@ -300,21 +303,13 @@ var disclosed = []string{"Zoonosenzentrale of Þingeyri", "9 Quarry-and-Lime Lan
 
 // disclosure records one, and reads its accounting back.
 func disclosure(t *testing.T, s *devServer) {
-	body := fmt.Sprintf(`{"recipient":{"name":%q,"address":%q},"basis":"public_health","purpose":%q,"description":%q,"disclosed_on":"2025-05-05"}`,
-		disclosed[0], disclosed[1], disclosed[2], disclosed[3])
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.info.API+"/api/v1/patients/p-001/disclosures", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+s.info.Tokens["officer"])
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := clients().Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusCreated {
-		t.Fatalf("recording it: %d", resp.StatusCode)
+	day := openapi.Date{Time: time.Date(2025, 5, 5, 0, 0, 0, 0, time.UTC)}
+	made, err := s.client(t, s.info.Tokens["officer"]).RecordDisclosureWithResponse(t.Context(), "p-001", nil, client.RecordedBody{
+		Recipient: client.RecipientBody{Name: disclosed[0], Address: &disclosed[1]}, Basis: client.RecordedBodyBasisPublicHealth,
+		Purpose: &disclosed[2], Description: disclosed[3], DisclosedOn: &day,
+	})
+	if err != nil || made.JSON201 == nil {
+		t.Fatalf("recording it: %+v, %v", made, err)
 	}
 	for who, token := range map[string]string{"the patient": s.info.Tokens["patient"], "an officer": s.info.Tokens["officer"]} {
 		for _, path := range []string{"/api/v1/patients/p-001/disclosures", "/api/v1/patients/p-001/disclosures/accounting"} {
@@ -367,31 +362,40 @@ func breakGlass(t *testing.T, s *devServer) {
 	}
 }
 
+// value is what it points to, or nothing.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
 // auditList returns what an admin sees of the accesses to a patient, by entry,
 // and the last start of a grant.
 func auditList(t *testing.T, s *devServer, admin, patient string) map[string]string {
 	t.Helper()
-	list := s.get(t, admin, "/patients/"+patient+"/audit?limit=200")
-	var events []struct {
-		ID, Timestamp, Actor, Action, Resource, Outcome, Reason string
-		BreakGlass                                              bool `json:"break_glass"`
-	}
-	if err := json.Unmarshal(list.body, &events); err != nil || list.status != 200 {
-		t.Fatalf("the audit list: %d %s", list.status, list.body)
+	limit := int64(200)
+	list, err := s.client(t, admin).ReadPatientAuditWithResponse(t.Context(), patient, &client.ReadPatientAuditParams{Limit: &limit})
+	if err != nil {
+		t.Fatal(err)
 	}
 	seen := map[string]string{}
-	last := "9999"
-	for _, e := range events {
-		if !regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`).MatchString(e.Timestamp) || e.Timestamp > last {
-			t.Errorf("timestamp %q is not in milliseconds, or out of order", e.Timestamp)
+	last := time.Now().Add(time.Hour)
+	if at := regexp.MustCompile(`"timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"`).FindAll(list.Body, -1); len(at) != len(*list.JSON200) {
+		t.Errorf("%d of %d timestamps are in milliseconds", len(at), len(*list.JSON200))
+	}
+	for _, e := range *list.JSON200 {
+		if at := e.Timestamp.Format(time.RFC3339Nano); e.Timestamp.After(last) {
+			t.Errorf("timestamp %s is out of order", at)
 		}
 		last = e.Timestamp
+		reason, glass := value(e.Reason), value(e.BreakGlass)
 		if e.Resource != "patient/"+patient {
 			t.Errorf("an entry of %s", e.Resource)
 		}
-		seen[e.ID] = strings.Join([]string{e.Actor, e.Action, e.Outcome, e.Reason, fmt.Sprint(e.BreakGlass)}, " ")
+		seen[e.Id] = strings.Join([]string{e.Actor, e.Action, e.Outcome, reason, fmt.Sprint(glass)}, " ")
 		if e.Action == "break_glass" {
-			seen["break_glass"] = strings.Join([]string{e.Actor, e.Outcome, e.Reason, fmt.Sprint(e.BreakGlass)}, " ")
+			seen["break_glass"] = strings.Join([]string{e.Actor, e.Outcome, reason, fmt.Sprint(glass)}, " ")
 		}
 	}
 	return seen

@@ -23,6 +23,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/medirecord/medirecord/client"
 	"github.com/medirecord/medirecord/internal/app"
 	"github.com/medirecord/medirecord/internal/children"
 	"github.com/medirecord/medirecord/internal/pglocal"
@@ -443,6 +444,16 @@ func (s *devServer) get(t *testing.T, token, path string, header ...string) answ
 		t.Fatal(a.err)
 	}
 	return a
+}
+
+// client is the API's client for the bearer of the token.
+func (s *devServer) client(t *testing.T, token string) *client.ClientWithResponses {
+	t.Helper()
+	c, err := client.New(client.Config{Server: s.info.API, Token: client.Bearer(token)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // health returns what the operations listener says, and which checks fail.
