@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 
@@ -22,13 +23,16 @@ type Case struct {
 	File   string // cases/nurse.yaml
 	Title  string // the rule, in words
 	Number int    // in its file, from 1
+	Asked  string // which of its questions, where a case in the file has several
 	Input  Input
 	Expect Expect
 }
 
-// Expect is what a case says of the answer. What it leaves out is not looked at.
+// Expect is what a case says of the answer. What it leaves out is not looked at,
+// unless it is exact: then nothing else is shown, written or asked for.
 type Expect struct {
 	Allow              bool
+	Exact              bool
 	Reason             string
 	Reveal, Mask, Hide []med.Field
 	Write, NoWrite     []med.Field
@@ -41,11 +45,16 @@ type Failure struct {
 	File   string
 	Title  string
 	Number int
+	Asked  string
 	Diff   []string // what differed
 }
 
 func (f Failure) String() string {
-	return fmt.Sprintf("%s: %q, case %d: %s", f.File, f.Title, f.Number, strings.Join(f.Diff, "; "))
+	asked := ""
+	if f.Asked != "" {
+		asked = " (" + f.Asked + ")"
+	}
+	return fmt.Sprintf("%s: %q, case %d%s: %s", f.File, f.Title, f.Number, asked, strings.Join(f.Diff, "; "))
 }
 
 // caseFile is the YAML of a file of cases.
@@ -59,10 +68,10 @@ type caseYAML struct {
 	MFA         string      `yaml:"mfa"`
 	Grant       bool        `yaml:"grant"`
 	ReasonGiven bool        `yaml:"reason_given"`
-	Action      string      `yaml:"action"`
+	Action      words       `yaml:"action"`
 	Resource    string      `yaml:"resource"`
-	Kind        string      `yaml:"kind"`
-	Relation    string      `yaml:"relation"`
+	Kind        words       `yaml:"kind"`
+	Relation    words       `yaml:"relation"`
 	Treating    bool        `yaml:"treating"`
 	Sensitivity string      `yaml:"sensitivity"`
 	State       string      `yaml:"state"`
@@ -70,8 +79,40 @@ type caseYAML struct {
 	Expect      *expectYAML `yaml:"expect"`
 }
 
+// words is one word or a list of them: a case asked of each.
+type words []string
+
+func (w *words) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.SequenceNode {
+		return n.Decode((*[]string)(w))
+	}
+	*w = words{""}
+	return n.Decode(&(*w)[0])
+}
+
+// each returns the words, or the one that says nothing.
+func (w words) each() []string {
+	if len(w) == 0 {
+		return []string{""}
+	}
+	return w
+}
+
+// everyOf is each, where the word every stands for all there are.
+func everyOf[T ~string](w words, all []T) []string {
+	if !slices.Equal(w, words{"every"}) {
+		return w.each()
+	}
+	out := make([]string, len(all))
+	for i, word := range all {
+		out[i] = string(word)
+	}
+	return out
+}
+
 type expectYAML struct {
 	Allow   *bool       `yaml:"allow"`
+	Exact   bool        `yaml:"exact"`
 	Reason  string      `yaml:"reason"`
 	Reveal  []med.Field `yaml:"reveal"`
 	Mask    []med.Field `yaml:"mask"`
@@ -99,45 +140,70 @@ func parseCases(name string, text []byte) ([]Case, error) {
 	}
 	out := make([]Case, 0, len(file.Cases))
 	for i := range file.Cases {
-		c, err := file.Cases[i].understand()
+		some, err := file.Cases[i].understand()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %q, case %d: %w", name, file.Title, i+1, err)
 		}
-		c.File, c.Title, c.Number = name, file.Title, i+1
-		out = append(out, c)
+		for _, c := range some {
+			c.File, c.Title, c.Number = name, file.Title, i+1
+			out = append(out, c)
+		}
 	}
 	return out, nil
 }
 
-func (y *caseYAML) understand() (Case, error) {
-	var c Case
-	for _, r := range y.Roles {
-		c.Input.Subject.Roles = append(c.Input.Subject.Roles, med.Role(r))
+// understand returns the questions of a case: one for each action, kind and
+// relation that it lists.
+func (y *caseYAML) understand() ([]Case, error) {
+	expect, err := y.Expect.understand()
+	if err != nil {
+		return nil, err
 	}
-	c.Input.Subject.MFA, c.Input.Subject.Grant = med.MFA(y.MFA), y.Grant
-	c.Input.Subject.ReasonGiven = y.ReasonGiven
-	c.Input.Action = y.Action
-	c.Input.Resource = Resource{
-		Type: y.Resource, Kind: med.Kind(y.Kind), Relation: med.Relation(y.Relation), Treating: y.Treating,
-		Sensitivity: med.Sensitivity(y.Sensitivity), State: y.State, Authorship: y.Authorship,
-	}
-	if err := c.Input.checkWords(); err != nil {
-		return Case{}, err
-	}
-	if y.Expect == nil || y.Expect.Allow == nil {
-		return Case{}, errors.New("expect.allow is missing")
-	}
-	x := y.Expect
-	for _, f := range slices.Concat(x.Reveal, x.Mask, x.Hide, x.Write, x.NoWrite) {
-		if !slices.Contains(everyField, f) {
-			return Case{}, fmt.Errorf("there is no field %q", f)
+	var out []Case
+	for _, action := range y.Action.each() {
+		for _, kind := range everyOf(y.Kind, med.Kinds) {
+			for _, relation := range everyOf(y.Relation, med.Relations) {
+				c := Case{Input: y.input(action, kind, relation), Expect: expect}
+				if err := c.Input.checkWords(); err != nil {
+					return nil, err
+				}
+				out = append(out, c)
+			}
 		}
 	}
-	c.Expect = Expect{
-		Allow: *x.Allow, Reason: x.Reason, Reveal: x.Reveal, Mask: x.Mask, Hide: x.Hide,
-		Write: x.Write, NoWrite: x.NoWrite, Notify: x.Notify, MaxRows: x.MaxRows,
+	for i := range out {
+		if len(out) > 1 {
+			out[i].Asked = out[i].Input.normal().String()
+		}
 	}
-	return c, nil
+	return out, nil
+}
+
+func (y *caseYAML) input(action, kind, relation string) Input {
+	in := Input{Subject: Subject{MFA: med.MFA(y.MFA), Grant: y.Grant, ReasonGiven: y.ReasonGiven}, Action: action}
+	for _, r := range y.Roles {
+		in.Subject.Roles = append(in.Subject.Roles, med.Role(r))
+	}
+	in.Resource = Resource{
+		Type: y.Resource, Kind: med.Kind(kind), Relation: med.Relation(relation), Treating: y.Treating,
+		Sensitivity: med.Sensitivity(y.Sensitivity), State: y.State, Authorship: y.Authorship,
+	}
+	return in
+}
+
+func (x *expectYAML) understand() (Expect, error) {
+	if x == nil || x.Allow == nil {
+		return Expect{}, errors.New("expect.allow is missing")
+	}
+	for _, f := range slices.Concat(x.Reveal, x.Mask, x.Hide, x.Write, x.NoWrite) {
+		if !slices.Contains(everyField, f) {
+			return Expect{}, fmt.Errorf("there is no field %q", f)
+		}
+	}
+	return Expect{
+		Allow: *x.Allow, Exact: x.Exact, Reason: x.Reason, Reveal: x.Reveal, Mask: x.Mask, Hide: x.Hide,
+		Write: x.Write, NoWrite: x.NoWrite, Notify: x.Notify, MaxRows: x.MaxRows,
+	}, nil
 }
 
 // checkWords reports the first word that does not exist. Empty ones are what is
@@ -170,19 +236,32 @@ func checkWord[T ~string](what string, words []T, word T) error {
 
 // RunCases tries the cases and returns those that the policy does not pass.
 func (e *Engine) RunCases(ctx context.Context, cases []Case) []Failure {
+	const workers = 4
+	diffs := make([][]string, len(cases))
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < len(cases); i += workers {
+				diffs[i] = e.try(ctx, &cases[i])
+			}
+		})
+	}
+	wg.Wait()
 	var failures []Failure
 	for i := range cases {
-		c := &cases[i]
-		d, err := e.decide(ctx, c.Input.normal())
-		diff := c.Expect.diff(&d)
-		if err != nil {
-			diff = []string{err.Error()}
-		}
-		if len(diff) > 0 {
-			failures = append(failures, Failure{File: c.File, Title: c.Title, Number: c.Number, Diff: diff})
+		if c := &cases[i]; len(diffs[i]) > 0 {
+			failures = append(failures, Failure{File: c.File, Title: c.Title, Number: c.Number, Asked: c.Asked, Diff: diffs[i]})
 		}
 	}
 	return failures
+}
+
+func (e *Engine) try(ctx context.Context, c *Case) []string {
+	d, err := e.decide(ctx, c.Input.normal())
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return c.Expect.diff(&d)
 }
 
 // diff says in words how the decision differs from what was expected.
@@ -217,8 +296,32 @@ func (x *Expect) diff(d *med.Decision) []string {
 	if x.MaxRows != nil && d.MaxRows != *x.MaxRows {
 		differ("max_rows", d.MaxRows, *x.MaxRows)
 	}
+	if x.Exact {
+		x.diffRest(d, differ)
+	}
 	slices.Sort(diff)
 	return diff
+}
+
+// diffRest looks at what an exact case does not name.
+func (x *Expect) diffRest(d *med.Decision, differ func(what string, got, want any)) {
+	named := slices.Concat(x.Reveal, x.Mask, x.Hide)
+	for f, show := range d.View {
+		if show != med.Hide && !slices.Contains(named, f) {
+			differ(string(f), show, med.Hide)
+		}
+	}
+	for f, yes := range d.Write {
+		if yes && !slices.Contains(x.Write, f) && !slices.Contains(x.NoWrite, f) {
+			differ("write "+string(f), true, false)
+		}
+	}
+	if x.Notify == nil && len(d.Notify) > 0 {
+		differ("notify", d.Notify, []string{})
+	}
+	if x.MaxRows == nil && d.MaxRows != 0 {
+		differ("max_rows", d.MaxRows, 0)
+	}
 }
 
 // joined makes one error of the first failures.

@@ -153,6 +153,9 @@ func TestTheCasesCoverTheFile(t *testing.T) {
 		}
 		covered := cover.New()
 		for i := range src.Cases {
+			if src.Cases[i].Expect.Exact { // the tables: thousands, and of nothing more
+				continue
+			}
 			f := src.Cases[i].Input.normal()
 			if _, err := query.Eval(t.Context(), rego.EvalInput(f.document()), rego.EvalQueryTracer(covered)); err != nil {
 				t.Fatal(err)
