@@ -76,10 +76,16 @@ func tables(t *testing.T) string {
 	}
 	a := asker{t, e}
 	var b strings.Builder
-	a.fields(&b)
+	for _, s := range standings {
+		a.fields(&b, s, "patient", med.PatientFields)
+	}
 	a.kinds(&b)
-	a.writes(&b)
+	for _, s := range standings {
+		a.fields(&b, s, "record", med.RecordFields)
+	}
 	a.actions(&b)
+	a.duties(&b)
+	a.hospital(&b)
 	return b.String() + "\n"
 }
 
@@ -114,10 +120,53 @@ func row(b *strings.Builder, name string, cell func(med.Role) string) {
 	b.WriteString("\n")
 }
 
-func (a asker) fields(b *strings.Builder) {
-	head(b, "What each role sees of a patient", "field")
-	for _, f := range med.PatientFields {
-		row(b, string(f), func(r med.Role) string { return a.decide(best(r, "patient", "read")).View[f].String() })
+// standing is how a caller stands to the patient.
+type standing struct {
+	words    string
+	relation med.Relation
+	grant    bool
+}
+
+var standings = []standing{
+	{"in the own practice", med.RelationSamePractice, false},
+	{"in the own practice, with a grant", med.RelationSamePractice, true},
+	{"in another practice, with a grant", med.RelationOtherPractice, true},
+	{"in another practice", med.RelationOtherPractice, false},
+	{"the own record", med.RelationSelf, false},
+}
+
+// fields tells what each role sees and writes of a patient or of an
+// observation, which is the kind that most roles may touch.
+func (a asker) fields(b *strings.Builder, s standing, resource string, fields []med.Field) {
+	ask := func(r med.Role, action string) med.Decision {
+		in := best(r, resource, action)
+		in.Resource.Relation, in.Subject.Grant = s.relation, s.grant
+		if resource == "record" {
+			in.Resource.Kind = med.KindObservation
+		}
+		return a.decide(in)
+	}
+	if !slices.ContainsFunc(med.Roles, func(r med.Role) bool {
+		return ask(r, "read").Allow || ask(r, "create").Allow || ask(r, "update").Allow
+	}) {
+		fmt.Fprintf(b, "\n### A %s, %s\n\nNobody sees or writes anything.\n", resource, s.words)
+		return
+	}
+	head(b, "A "+resource+", "+s.words, "field")
+	for _, f := range fields {
+		row(b, string(f), func(r med.Role) string {
+			cell := ask(r, "read").View[f].String()
+			var writes []string
+			for _, action := range []string{"create", "update"} {
+				if ask(r, action).Write[f] {
+					writes = append(writes, action)
+				}
+			}
+			if len(writes) > 0 {
+				cell += "; written by " + strings.Join(writes, ", ")
+			}
+			return cell
+		})
 	}
 }
 
@@ -135,21 +184,6 @@ func (a asker) kinds(b *strings.Builder) {
 				return "yes, but not restricted ones"
 			}
 			return "yes"
-		})
-	}
-}
-
-func (a asker) writes(b *strings.Builder) {
-	head(b, "What each role may write of a patient", "field")
-	for _, f := range med.PatientFields {
-		row(b, string(f), func(r med.Role) string {
-			var may []string
-			for _, action := range []string{"create", "update"} {
-				if a.decide(best(r, "patient", action)).Write[f] {
-					may = append(may, action)
-				}
-			}
-			return or(strings.Join(may, ", "), "–")
 		})
 	}
 }
@@ -192,6 +226,79 @@ func (a asker) actions(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "- `%s`: %s\n", s, strings.Join(may, ", "))
 	}
+}
+
+// duties lists what comes with a yes.
+func (a asker) duties(b *strings.Builder) {
+	b.WriteString("\n### Duties\n\n| action | with | an officer is paged | longest list |\n|---|---|---|---|\n")
+	for _, q := range policy.Questions() {
+		var without []string
+		for _, with := range []struct {
+			word  string
+			grant bool
+		}{{"–", false}, {"a grant", true}} {
+			var paged []string
+			rows := 0
+			for _, r := range med.Roles {
+				for _, rel := range med.Relations {
+					in := best(r, q.Resource, q.Action)
+					in.Resource.Relation, in.Subject.Grant, in.Resource.Kind = rel, with.grant, ""
+					if q.Resource == "record" {
+						in.Resource.Kind = med.KindObservation
+					}
+					d := a.decide(in)
+					rows = max(rows, d.MaxRows)
+					if len(d.Notify) > 0 && !slices.Contains(paged, string(r)) {
+						paged = append(paged, string(r))
+					}
+				}
+			}
+			if len(paged) == 0 && rows == 0 || with.grant && slices.Equal(paged, without) {
+				continue // nothing to do, or nothing more than without the grant
+			}
+			without = paged
+			longest := "–"
+			if rows > 0 {
+				longest = fmt.Sprint(rows)
+			}
+			if len(paged) > 0 {
+				paged = []string{"asked by " + strings.Join(paged, ", ")}
+			}
+			fmt.Fprintf(b, "| %s: %s | %s | %s | %s |\n", q.Resource, q.Action, with.word, or(strings.Join(paged, ""), "–"), longest)
+		}
+	}
+}
+
+// hospital tells what hospital.rego shows to who does not treat the patient and
+// says no reason.
+func (a asker) hospital(b *strings.Builder) {
+	src, err := policy.Read("builtin:hospital")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	e, err := policy.Load(a.t.Context(), src)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	h := asker{a.t, e}
+	h.fields(b, standing{"under hospital.rego, in the own practice, not treating and without a reason", med.RelationSamePractice, false}, "patient", med.PatientFields)
+	var asked []string
+	for _, q := range policy.Questions() {
+		for _, r := range med.Roles {
+			in := best(r, q.Resource, q.Action)
+			in.Resource.Relation, in.Resource.Authorship = med.RelationSamePractice, policy.AuthorshipOwnRecent
+			if q.Resource == "record" {
+				in.Resource.Kind = med.KindObservation
+			}
+			if q.Action == "restore" {
+				in.Resource.State = policy.StateDeleted
+			}
+			if name := q.Resource + " " + q.Action; h.decide(in).Reason == "reason_required" && !slices.Contains(asked, name) {
+				asked = append(asked, name)
+			}
+		}
+	}
+	fmt.Fprintf(b, "\nUntil they say why, these are refused with `reason_required`: %s. With a reason, and for who treats the patient, all is as above.\n", strings.Join(asked, ", "))
 }
 
 // ways says in which relation, and with how little, the role may.

@@ -185,6 +185,18 @@ var questions = []question{
 	{resource: "practice", action: "sweep", forOtherPractice: true},
 }
 
+// Question names a resource and an action that can be asked about.
+type Question struct{ Resource, Action string }
+
+// Questions lists all that can be asked about.
+func Questions() []Question {
+	var all []Question
+	for i := 1; i < len(questions); i++ {
+		all = append(all, Question{questions[i].resource, questions[i].action})
+	}
+	return all
+}
+
 // normal returns the question in normal form. Unknown words, and what the
 // question does not look at, take one fixed meaning.
 func (in *Input) normal() facts {
