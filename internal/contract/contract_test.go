@@ -208,7 +208,7 @@ var twists = map[string]func(*world, *request) bool{
 	"a forged token":   func(_ *world, r *request) bool { r.token += "x"; return true },
 	"an unknown query": func(_ *world, r *request) bool { r.query["made_up"] = "1"; return true },
 	"a resource that is not there": func(_ *world, r *request) bool {
-		for name := range r.path {
+		for _, name := range slices.Sorted(maps.Keys(r.path)) {
 			if p := r.op.parameter("path", name); name != "userId" {
 				r.path[name] = map[bool]string{true: med.NewUUID(time.Now()), false: "nobody-" + med.NewUUID(time.Now())}[p.Schema.Format == "uuid"]
 				return true
@@ -217,7 +217,7 @@ var twists = map[string]func(*world, *request) bool{
 		return false
 	},
 	"a part that is not there": func(_ *world, r *request) bool {
-		for name := range r.path {
+		for _, name := range slices.Sorted(maps.Keys(r.path)) {
 			if p := r.op.parameter("path", name); name != "id" && p.Schema.Format == "uuid" {
 				r.path[name] = med.NewUUID(time.Now())
 				return true
@@ -229,7 +229,7 @@ var twists = map[string]func(*world, *request) bool{
 		if len(r.path) < 2 || r.path["id"] == "" {
 			return false
 		}
-		r.path["id"] = string(w.bob)
+		r.path["id"] = string(bob)
 		return true
 	},
 	"a huge body": func(_ *world, r *request) bool {

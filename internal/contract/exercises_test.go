@@ -105,7 +105,7 @@ func (w *world) sealed(t testing.TB) string {
 // read reads alice, with headers as name, value pairs.
 func (w *world) read(t testing.TB, who string, headers ...string) *answer {
 	t.Helper()
-	r := &request{op: w.operation(t, "read-patient"), method: "GET", token: w.tokens[who], path: map[string]string{"id": string(w.alice)}, header: map[string]string{}}
+	r := &request{op: w.operation(t, "read-patient"), method: "GET", token: w.tokens[who], path: map[string]string{"id": string(alice)}, header: map[string]string{}}
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.header[headers[i]] = headers[i+1]
 	}

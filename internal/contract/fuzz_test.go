@@ -64,7 +64,7 @@ func TestFuzzTheAPI(t *testing.T) {
 		f.templates = append(f.templates, w.good(t, op))
 		f.ids = append(f.ids, slices.Collect(maps.Values(f.templates[len(f.templates)-1].path))...)
 	}
-	f.ids = append(f.ids, string(w.alice), string(w.bob), string(w.carol))
+	f.ids = append(f.ids, string(alice), string(bob), string(carol))
 	slices.Sort(f.ids)
 	f.who = slices.Sorted(maps.Keys(w.tokens))
 	f.state = f.fingerprint(t)

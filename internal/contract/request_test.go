@@ -231,7 +231,7 @@ func (w *world) good(t testing.TB, op *operation) *request {
 		switch {
 		case told:
 		case p.In == "path" && p.Name == "id":
-			value = string(w.alice)
+			value = string(alice)
 		case p.Required && p.Example != nil:
 			value = fmt.Sprint(p.Example)
 		case p.Required:

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/medtest"
 )
 
 // secret is a value of a patient that not everybody may see, and who may.
@@ -21,26 +22,30 @@ type secret struct {
 // which is the table of rules.md section 2.
 func (w *world) secrets() []secret {
 	var out []secret
-	for _, p := range []struct {
-		who    string
-		id     med.PatientID
-		south  bool
-		values med.Patient
-	}{{"patient", w.alice, false, w.people[w.alice]}, {"bob", w.bob, false, w.people[w.bob]}, {"carol", w.carol, true, w.people[w.carol]}} {
-		for _, f := range []struct {
-			name, readers, self string
-			value               med.PHI
-		}{
-			{"name", "nurse clinician admin", p.who, p.values.Name.Text},
-			{"dob", "nurse clinician admin", "", p.values.DOB},
-			{"ssn", "clinician admin", "", p.values.SSN},
-			{"diagnosis", "nurse clinician admin", "", p.values.Diagnosis},
-			{"mrn", "nurse clinician admin", p.who, p.values.MRN},
-			{"phone", "nurse clinician admin", p.who, p.values.Phone},
-			{"email", "nurse clinician admin", p.who, p.values.Email},
-			{"member id", "clinician admin", p.who, p.values.Insurance.MemberID},
-		} {
-			out = append(out, secret{p.who + "'s " + f.name, f.value.Reveal(), f.readers, p.id, p.south, f.self})
+	for id, who := range map[med.PatientID]string{alice: "patient", bob: "bob", carol: "carol"} {
+		p := w.people[id]
+		add := func(name, readers, self string, value med.PHI) {
+			out = append(out, secret{who + "'s " + name, value.Reveal(), readers, id, p.practice == medtest.South, self})
+		}
+		add("name", "nurse clinician admin", who, p.Name.Text)
+		add("dob", "nurse clinician admin", "", p.DOB)
+		add("ssn", "clinician admin", "", p.SSN)
+		add("diagnosis", "nurse clinician admin", "", p.Diagnosis)
+		add("mrn", "nurse clinician admin", who, p.MRN)
+		add("phone", "nurse clinician admin", who, p.Phone)
+		add("email", "nurse clinician admin", who, p.Email)
+		add("member id", "clinician admin", who, p.Insurance.MemberID)
+		for _, r := range p.records {
+			readers, self := "nurse clinician admin", ""
+			switch {
+			case r.Sensitivity == med.SensitivityPsychotherapy:
+				readers = "" // its author, who is nobody here
+			case r.Sensitivity == med.SensitivityRestricted || r.Kind == med.KindClaim:
+				readers = "clinician admin"
+			case r.Kind == med.KindObservation || r.Kind == med.KindMedication:
+				self = who
+			}
+			add(string(r.Sensitivity)+" "+string(r.Kind), readers, self, r.Note)
 		}
 	}
 	return out
@@ -53,6 +58,8 @@ func (s secret) shown(who string, r *request) bool {
 	switch {
 	case who == s.self:
 		return true
+	case s.readers == "":
+		return false
 	case role == "break_glass" || r.header["X-Break-Glass-Reason"] != "":
 		// An emergency opens a patient of any practice: the one that is named.
 		return strings.Contains(r.target(), string(s.patient))
