@@ -22,8 +22,10 @@ type world struct {
 	client *http.Client
 	log    *medtest.TrailLog
 	entry  string // an entry of it
-	people cast
-	tokens map[string]string
+	// alice and bob are of North, carol of South.
+	alice, bob, carol med.PatientID
+	people            cast
+	tokens            map[string]string
 }
 
 // roles that a caller of each practice can have, but for patients.
@@ -37,7 +39,7 @@ func newWorld(t testing.TB, opts ...medtest.Options) *world {
 func newWorldOf(t testing.TB, who cast, opts ...medtest.Options) *world {
 	t.Helper()
 	s := medtest.New(t, opts...)
-	w := &world{System: s, spec: readSpec(t), log: s.DB.NewLog(t), tokens: map[string]string{}, people: who}
+	w := &world{System: s, spec: readSpec(t), log: s.DB.NewLog(t), tokens: map[string]string{}, alice: alice, bob: bob, carol: carol, people: who}
 	w.client = &http.Client{
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 4},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
