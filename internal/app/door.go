@@ -102,7 +102,7 @@ func openGate(ctx context.Context, cfg *Config) (*gate.Gate, error) {
 	g, err := gate.Open(ctx, coresdk.Config{
 		Addr: cfg.SidecarAddr, TenantID: cfg.TenantID, ServiceName: "medirecord", ServiceToken: coresdk.Secret(token),
 		TLSCert: cfg.TLSCert, TLSKey: cfg.TLSKey, TLSCA: cfg.TLSCA, Dev: cfg.Dev(),
-	})
+	}, time.Now)
 	if err != nil {
 		return nil, fmt.Errorf("sidecar unreachable at start-up (fail-closed): %w", err)
 	}

@@ -122,7 +122,7 @@ func (d *Door) ready(ctx context.Context) []httpapi.Check {
 		{"keys", func() error { return d.Keys.Healthy(ctx) }},
 		{"clock", func() error {
 			skew, err := d.DB.ClockSkew(ctx, time.Now)
-			if err == nil && skew > skewRed {
+			if err == nil && max(skew, d.Gate.Skew()) > skewRed {
 				err = errors.New("skew")
 			}
 			return err

@@ -40,7 +40,7 @@ func service(t *testing.T, s *medtest.System, now func() time.Time) *auth.Servic
 	t.Helper()
 	g, err := gate.Open(context.WithoutCancel(t.Context()), coresdk.Config{
 		Addr: s.Sidecar.Addrs()[0].String(), Dev: true, Timeout: 20 * time.Second, ConnectTimeout: 20 * time.Second,
-	})
+	}, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,9 @@ package gate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -26,7 +28,9 @@ type Gate struct {
 	conn     *grpc.ClientConn
 	client   pb.GateServiceClient
 	deadline time.Duration
+	now      func() time.Time
 
+	skew   atomic.Int64 // of the sidecar's clock against ours at its last message, in milliseconds
 	ask    chan *asked
 	stop   context.CancelFunc
 	closed <-chan struct{}
@@ -42,8 +46,8 @@ type asked struct {
 
 // Open connects to the sidecar. It reports an error when the sidecar cannot be
 // reached, is not healthy, or would be reached without protection: a server
-// must not start then.
-func Open(ctx context.Context, cfg coresdk.Config) (*Gate, error) {
+// must not start then. now is our clock, which the sidecar's is compared with.
+func Open(ctx context.Context, cfg coresdk.Config, now func() time.Time) (*Gate, error) {
 	conn, err := coresdk.Dial(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -53,7 +57,7 @@ func Open(ctx context.Context, cfg coresdk.Config) (*Gate, error) {
 		deadline = coresdk.DefaultTimeout
 	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	g := &Gate{conn: conn, client: pb.NewGateServiceClient(conn), deadline: deadline, ask: make(chan *asked, 4096), stop: stop, closed: life.Done()}
+	g := &Gate{conn: conn, client: pb.NewGateServiceClient(conn), deadline: deadline, now: now, ask: make(chan *asked, 4096), stop: stop, closed: life.Done()}
 	g.group.Go(func() { g.run(life) })
 	return g, nil
 }
@@ -149,6 +153,9 @@ func (g *Gate) put(ctx context.Context, q *pb.Question) (*pb.Answer, error) {
 		if a == nil {
 			return nil, Unavailable(errors.New("stream broken"))
 		}
+		if skew := g.Skew(); skew > maxSkew {
+			return nil, Unavailable(fmt.Errorf("its clock and ours are %s apart: set them by NTP", skew.Round(time.Second)))
+		}
 		return a, nil
 	case <-g.closed:
 		return nil, Unavailable(errors.New("closed"))
@@ -158,6 +165,16 @@ func (g *Gate) put(ctx context.Context, q *pb.Question) (*pb.Answer, error) {
 		}
 		return nil, Unavailable(ctx.Err())
 	}
+}
+
+// maxSkew is how far the sidecar's clock and ours may be apart: beyond it
+// nobody can say how old a token or a second factor is.
+const maxSkew = 30 * time.Second
+
+// Skew returns how far the sidecar's clock and ours were apart at its last
+// message; never negative.
+func (g *Gate) Skew() time.Duration {
+	return (time.Duration(g.skew.Load()) * time.Millisecond).Abs()
 }
 
 // sendable reports whether the strings that come from outside can be sent:

@@ -34,6 +34,7 @@ type far struct {
 	ask    func(pb.GateService_AskServer) error
 	addr   string
 	server *grpc.Server
+	ahead  time.Duration // of its clock
 
 	streams, messages, questions atomic.Int64
 }
@@ -61,7 +62,7 @@ func (f *far) answering(answer func(*pb.Question) *pb.Answer) func(pb.GateServic
 			if err != nil {
 				return err
 			}
-			out := &pb.Answers{}
+			out := &pb.Answers{At: time.Now().Add(f.ahead).UnixMilli()}
 			for _, q := range m.GetQuestions() {
 				if a := answer(q); a != nil {
 					out.Answers = append(out.Answers, a)
@@ -113,7 +114,7 @@ func open(t *testing.T, f *far, deadline ...time.Duration) *gate.Gate {
 	if len(deadline) > 0 {
 		cfg.Timeout = deadline[0]
 	}
-	g, err := gate.Open(t.Context(), cfg)
+	g, err := gate.Open(t.Context(), cfg, time.Now)
 	noError(t, err)
 	t.Cleanup(func() { _ = g.Close() })
 	return g
@@ -222,7 +223,7 @@ func TestEveryAnswerIsItsAskersOwn(t *testing.T) {
 			} else {
 				held = nil
 			}
-			if err := s.Send(&pb.Answers{Answers: now}); err != nil {
+			if err := s.Send(&pb.Answers{Answers: now, At: time.Now().UnixMilli()}); err != nil {
 				return err
 			}
 			if rand.IntN(40) == 0 {
@@ -476,10 +477,29 @@ func TestOpenWantsASidecarThatServesAndIsProtected(t *testing.T) {
 			t.Parallel()
 			cfg := tc.config(t)
 			cfg.ConnectTimeout = 300 * time.Millisecond
-			g, err := gate.Open(t.Context(), cfg)
+			g, err := gate.Open(t.Context(), cfg, time.Now)
 			if g != nil || err == nil || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("got %v, want %q", err, tc.says)
 			}
 		})
+	}
+}
+
+// rules.md, section 3: red above two seconds, which readiness tells by Skew, and
+// closed above thirty.
+func TestClocksFarApartCloseTheGate(t *testing.T) {
+	t.Parallel()
+	for ahead, closed := range map[time.Duration]bool{0: false, 20 * time.Second: false, -20 * time.Second: false, time.Minute: true, -time.Minute: true} {
+		f := &far{ahead: ahead}
+		f.ask = f.answering(echo)
+		f.serve(t, "127.0.0.1:0")
+		g := open(t, f)
+		_, err := g.Who(t.Context(), "x")
+		if got := med.CodeOf(err) == "sidecar_unavailable"; got != closed {
+			t.Errorf("%s apart: got %v", ahead, err)
+		}
+		if got := g.Skew(); (got - ahead.Abs()).Abs() > 15*time.Second {
+			t.Errorf("%s apart: told as %s", ahead, got)
+		}
 	}
 }

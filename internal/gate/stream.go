@@ -68,6 +68,7 @@ func (g *Gate) stream(ctx context.Context, first *asked) {
 			if err != nil {
 				return
 			}
+			g.skew.Store(m.GetAt() - g.now().UnixMilli())
 			f.deliver(m)
 		}
 	})

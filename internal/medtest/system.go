@@ -72,6 +72,7 @@ type System struct {
 	// does not hold them against contexts and parents.
 	Forged bool
 
+	now  func() time.Time
 	key  *ecdsa.PrivateKey
 	mu   sync.Mutex
 	seen []Seen
@@ -122,7 +123,7 @@ func New(t testing.TB, opts ...Options) *System {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &System{DB: DB(t), Log: &Log{}}
+	s := &System{DB: DB(t), Log: &Log{}, now: o.Now}
 	t.Cleanup(func() { // runs after everything below has closed
 		if !t.Failed() && !t.Skipped() {
 			s.CheckTrail(t)
@@ -240,7 +241,7 @@ func Policy(t testing.TB) *policy.Engine {
 // OpenGate opens a gate to the sidecar, as a service when one is named.
 func (s *System) OpenGate(t testing.TB, addr, service string) *gate.Gate {
 	t.Helper()
-	g, err := gate.Open(context.WithoutCancel(t.Context()), coresdk.Config{Addr: addr, Dev: true, ServiceToken: coresdk.Secret(serviceTokens[service])})
+	g, err := gate.Open(context.WithoutCancel(t.Context()), coresdk.Config{Addr: addr, Dev: true, ServiceToken: coresdk.Secret(serviceTokens[service])}, s.now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,6 +61,7 @@ func (s *Service) answers(ctx context.Context, service string, in *pb.Questions)
 		}
 		out.Answers = append(out.Answers, s.answer(ctx, keys, service, q))
 	}
+	out.At = s.cfg.Now().UnixMilli()
 	return out
 }
 

@@ -246,8 +246,11 @@ func (*Question_Serve) isQuestion_Ask() {}
 func (*Question_Attest) isQuestion_Ask() {}
 
 type Answers struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Answers       []*Answer              `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Answers []*Answer              `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	// By the sidecar's clock, in Unix milliseconds: the asker compares it with its
+	// own, and closes when they are far apart.
+	At            int64 `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -287,6 +290,13 @@ func (x *Answers) GetAnswers() []*Answer {
 		return x.Answers
 	}
 	return nil
+}
+
+func (x *Answers) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
 }
 
 type Answer struct {
@@ -1649,9 +1659,10 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\x03may\x18\x03 \x01(\v2\x12.medirecord.v1.MayH\x00R\x03may\x12,\n" +
 	"\x05serve\x18\x04 \x01(\v2\x14.medirecord.v1.ServeH\x00R\x05serve\x12/\n" +
 	"\x06attest\x18\x05 \x01(\v2\x15.medirecord.v1.AttestH\x00R\x06attestB\x05\n" +
-	"\x03ask\":\n" +
+	"\x03ask\"J\n" +
 	"\aAnswers\x12/\n" +
-	"\aanswers\x18\x01 \x03(\v2\x15.medirecord.v1.AnswerR\aanswers\"\xef\x01\n" +
+	"\aanswers\x18\x01 \x03(\v2\x15.medirecord.v1.AnswerR\aanswers\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x03R\x02at\"\xef\x01\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x122\n" +
 	"\arefusal\x18\x02 \x01(\v2\x16.medirecord.v1.RefusalH\x00R\arefusal\x12/\n" +
