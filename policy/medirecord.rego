@@ -77,6 +77,13 @@ permits := {
 		# Patients: the accounting of their own.
 		"read": {"patient": "own", "admin": "staff", "officer": "staff"},
 	},
+	# Who has to do with whom: appointments and assignments. Whoever schedules
+	# says so; what people say of themselves is kept and proves nothing.
+	"treatment": {
+		"create": {"nurse": "staff", "clinician": "staff", "admin": "staff"},
+		"read": {"nurse": "staff", "clinician": "staff", "admin": "staff"},
+		"end": {"nurse": "staff", "clinician": "staff", "admin": "staff"},
+	},
 	"break_glass": {
 		# Asked for by a nurse or clinician, with a coded reason.
 		"open": {"nurse": "any_practice_fresh", "clinician": "any_practice_fresh"},

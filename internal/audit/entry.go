@@ -67,25 +67,27 @@ type Actor struct {
 
 // Detail is the rest of the entry. Its JSON is stored as the bytes written.
 type Detail struct {
-	Roles      []med.Role     `json:"roles,omitempty"`
-	Session    string         `json:"session,omitempty"`
-	TokenID    string         `json:"token_id,omitempty"`
-	MFA        med.MFA        `json:"mfa,omitempty"`
-	OnBehalfOf string         `json:"on_behalf_of,omitempty"`
-	Clear      []med.Field    `json:"clear,omitempty"`
-	Masked     []med.Field    `json:"masked,omitempty"`
-	Hidden     []med.Field    `json:"hidden,omitempty"`
-	Reason     string         `json:"reason,omitempty"` // the decision's reason code
-	Purpose    string         `json:"purpose,omitempty"`
-	BreakGlass *BreakGlass    `json:"break_glass,omitempty"`
-	IP         string         `json:"ip,omitempty"`
-	UserAgent  string         `json:"user_agent,omitempty"`
-	Origin     string         `json:"origin,omitempty"`
-	RequestID  string         `json:"request_id,omitempty"`
-	ClientID   string         `json:"client_request_id,omitempty"`
-	TraceID    string         `json:"trace_id,omitempty"`
-	Revision   string         `json:"policy_revision,omitempty"`
-	Counts     map[string]int `json:"counts,omitempty"`
+	Roles      []med.Role  `json:"roles,omitempty"`
+	Session    string      `json:"session,omitempty"`
+	TokenID    string      `json:"token_id,omitempty"`
+	MFA        med.MFA     `json:"mfa,omitempty"`
+	OnBehalfOf string      `json:"on_behalf_of,omitempty"`
+	Clear      []med.Field `json:"clear,omitempty"`
+	Masked     []med.Field `json:"masked,omitempty"`
+	Hidden     []med.Field `json:"hidden,omitempty"`
+	Reason     string      `json:"reason,omitempty"` // the decision's reason code
+	Purpose    string      `json:"purpose,omitempty"`
+	// AccessReason is the code that the caller gave for looking into the chart.
+	AccessReason string         `json:"access_reason,omitempty"`
+	BreakGlass   *BreakGlass    `json:"break_glass,omitempty"`
+	IP           string         `json:"ip,omitempty"`
+	UserAgent    string         `json:"user_agent,omitempty"`
+	Origin       string         `json:"origin,omitempty"`
+	RequestID    string         `json:"request_id,omitempty"`
+	ClientID     string         `json:"client_request_id,omitempty"`
+	TraceID      string         `json:"trace_id,omitempty"`
+	Revision     string         `json:"policy_revision,omitempty"`
+	Counts       map[string]int `json:"counts,omitempty"`
 	// Checkpoint is the last head of the epoch before, in the entry that begins
 	// one.
 	Checkpoint string `json:"checkpoint,omitempty"`
@@ -118,7 +120,7 @@ func New(now time.Time, c *med.Caller, action, resourceType, resourceID string) 
 		Outcome:      Failure,
 		Detail: Detail{
 			Roles: c.Roles, Session: c.Session, TokenID: c.TokenID, MFA: c.MFA, OnBehalfOf: c.OnBehalfOf,
-			Purpose: c.Purpose, IP: c.Origin.IP, UserAgent: c.Origin.UserAgent, Origin: c.Origin.Origin,
+			Purpose: c.Purpose, AccessReason: c.AccessReason, IP: c.Origin.IP, UserAgent: c.Origin.UserAgent, Origin: c.Origin.Origin,
 			RequestID: c.Origin.RequestID, ClientID: c.Origin.ClientID, TraceID: c.Origin.TraceID,
 		},
 	}
@@ -149,7 +151,7 @@ func (e *Entry) Clean() {
 	for _, s := range []*string{
 		&e.Actor.Issuer, &e.Actor.Subject, (*string)(&e.Actor.Practice), (*string)(&e.Patient), (*string)(&e.PatientPractice),
 		&e.Action, &e.ResourceType, &e.ResourceID, &e.Code, &e.ContextNonce, &e.ContextMAC,
-		&e.Detail.Session, &e.Detail.TokenID, &e.Detail.OnBehalfOf, &e.Detail.Reason, &e.Detail.Purpose,
+		&e.Detail.Session, &e.Detail.TokenID, &e.Detail.OnBehalfOf, &e.Detail.Reason, &e.Detail.Purpose, &e.Detail.AccessReason,
 		&e.Detail.IP, &e.Detail.Digest, &e.Detail.Manifest, &e.Detail.RequestID, &e.Detail.ClientID, &e.Detail.TraceID, &e.Detail.Revision,
 	} {
 		*s = clean(*s, maxName)

@@ -175,6 +175,8 @@ func denied(c *med.Caller, d med.Decision) error {
 	switch d.Reason {
 	case "mfa_required", "mfa_not_fresh":
 		return med.MFARequired.New("")
+	case "reason_required":
+		return med.Forbidden.New("You do not treat this patient: say why you look, with a code in the header X-Access-Reason.").Coded("reason_required")
 	}
 	if c.Only(med.RolePatient) && d.Reason != "role" {
 		return errNotSelf()

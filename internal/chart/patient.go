@@ -70,7 +70,11 @@ func (s *Service) readPatient(ctx context.Context, in *entered, id med.PatientID
 		return nil, err
 	}
 	in.entry.PatientPractice = row.Practice
-	decision, err := in.settle(relation(in.caller, id, row))
+	standing, err := s.treated(ctx, in, relation(in.caller, id, row))
+	if err != nil {
+		return nil, err
+	}
+	decision, err := in.settle(standing)
 	if err != nil {
 		return nil, err
 	}

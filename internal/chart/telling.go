@@ -100,13 +100,19 @@ var deeds = map[string]deed{
 	"export":  {"took a copy of WHOSE record", "take a copy of WHOSE record"},
 	// One sentence for all that is done with disclosures: what an agency had
 	// suspended (45 CFR 164.528(a)(2)) must not be told from the rest by it.
-	"disclose":         paperwork,
-	"amend_disclosure": paperwork,
-	"read_disclosures": paperwork,
-	"read_audit":       {"looked at the list of who used WHOSE record", "look at the list of who used WHOSE record"},
-	"prove":            {"asked for a proof of who used WHOSE record", "ask for a proof of who used WHOSE record"},
-	"read_ticket":      {"announced a look at WHOSE record", "announce a look at WHOSE record"},
-	"break_glass":      {"opened WHOSE record in an emergency, which a privacy officer reviews", "open WHOSE record in an emergency"},
+	"disclose":          paperwork,
+	"amend_disclosure":  paperwork,
+	"read_disclosures":  paperwork,
+	"add_appointment":   {"made an appointment for WHOSE care", "make an appointment for WHOSE care"},
+	"end_appointment":   {"ended an appointment for WHOSE care", "end an appointment for WHOSE care"},
+	"list_appointments": {"looked at WHOSE appointments", "look at WHOSE appointments"},
+	"add_assignment":    {"assigned somebody to WHOSE care", "assign somebody to WHOSE care"},
+	"end_assignment":    {"ended an assignment to WHOSE care", "end an assignment to WHOSE care"},
+	"list_assignments":  {"looked at who is assigned to WHOSE care", "look at who is assigned to WHOSE care"},
+	"read_audit":        {"looked at the list of who used WHOSE record", "look at the list of who used WHOSE record"},
+	"prove":             {"asked for a proof of who used WHOSE record", "ask for a proof of who used WHOSE record"},
+	"read_ticket":       {"announced a look at WHOSE record", "announce a look at WHOSE record"},
+	"break_glass":       {"opened WHOSE record in an emergency, which a privacy officer reviews", "open WHOSE record in an emergency"},
 }
 
 // sentence says what happened.

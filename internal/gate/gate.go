@@ -106,7 +106,7 @@ type Ask struct {
 func (g *Gate) May(ctx context.Context, c *med.Caller, q Ask) (*med.Ruling, error) {
 	may := &pb.May{
 		Token: c.Credential.Reveal(), Action: q.Action, ResourceType: q.Resource, PatientId: string(q.Patient), Kind: string(q.Kind),
-		EventId: string(q.Event),
+		EventId: string(q.Event), AccessReason: c.AccessReason,
 	}
 	if q.ReasonCode != "" {
 		may.Emergency = &pb.Emergency{ReasonCode: q.ReasonCode}
@@ -182,7 +182,7 @@ func (g *Gate) Skew() time.Duration {
 func sendable(q *pb.Question) bool {
 	m, s := q.GetMay(), q.GetServe()
 	return utf8.ValidString(q.GetWho().GetToken()) && utf8.ValidString(m.GetToken()) && utf8.ValidString(m.GetPatientId()) &&
-		utf8.ValidString(m.GetKind()) && utf8.ValidString(s.GetPracticeId()) && utf8.ValidString(s.GetOnBehalfOf())
+		utf8.ValidString(m.GetKind()) && utf8.ValidString(m.GetAccessReason()) && utf8.ValidString(s.GetPracticeId()) && utf8.ValidString(s.GetOnBehalfOf())
 }
 
 // Unavailable is the guide's 401, with the code that says why.

@@ -12,6 +12,7 @@ import (
 const (
 	headerReason  = "X-Break-Glass-Reason"
 	headerPurpose = "X-Purpose-Of-Use"
+	headerAccess  = "X-Access-Reason"
 	headerRequest = "X-Request-Id"
 	headerEvent   = "Audit-Event-Id"
 )
@@ -58,5 +59,21 @@ func state(c *med.Caller, h http.Header) error {
 		return med.Invalid.New("").With(med.FieldError{Pointer: headerPurpose, Reason: reasonNotOneOf})
 	}
 	c.Purpose = purpose[0]
+	return nil
+}
+
+// accessReason adds to the caller why they look into a chart. It reports Invalid
+// when that is said twice or in no known word.
+func accessReason(c *med.Caller, h http.Header) error {
+	given := h.Values(headerAccess)
+	switch {
+	case len(given) == 0:
+		return nil
+	case len(given) > 1:
+		return med.Invalid.New("").With(med.FieldError{Pointer: headerAccess, Reason: reasonTwice})
+	case !slices.Contains(med.ReasonCodes, given[0]):
+		return med.Invalid.New("").With(med.FieldError{Pointer: headerAccess, Reason: reasonNotOneOf})
+	}
+	c.AccessReason = given[0]
 	return nil
 }

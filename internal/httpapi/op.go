@@ -64,8 +64,11 @@ func (s *Server) admit(ctx context.Context, x *exchange, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	caller.Origin, caller.Purpose, caller.Emergency, caller.Emergent = x.from, "", "", false
+	caller.Origin, caller.Purpose, caller.Emergency, caller.Emergent, caller.AccessReason = x.from, "", "", false, ""
 	if err := state(&caller, r.Header); err != nil {
+		return err
+	}
+	if err := accessReason(&caller, r.Header); err != nil {
 		return err
 	}
 	if err := checkQuery(r.URL.RawQuery, s.router.names); err != nil {
@@ -104,6 +107,7 @@ func contract() *huma.OpenAPI {
 		Tags: []*huma.Tag{
 			{Name: "patients", Description: "Patients as the caller may see them."},
 			{Name: "audit", Description: "Who saw what, when, and why."},
+			{Name: "treatment", Description: "Who has to do with whom: appointments and assignments."},
 			{Name: "disclosures", Description: "To whom data of a patient was disclosed, 45 CFR 164.528."},
 		},
 		Components: &huma.Components{
@@ -133,6 +137,7 @@ func (op operation) huma(maxBody int64) huma.Operation {
 		Parameters: []*huma.Param{
 			{Name: headerReason, In: "header", Description: "Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.", Schema: &huma.Schema{Type: huma.TypeString}, Example: "Patient in ER, consent unreachable"},
 			{Name: headerPurpose, In: "header", Description: "Purpose of use, for the audit entry.", Schema: &huma.Schema{Type: huma.TypeString, Enum: anys(purposes)}},
+			{Name: headerAccess, In: "header", Description: "Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.", Schema: &huma.Schema{Type: huma.TypeString, Enum: anys(med.ReasonCodes)}},
 			{Name: "traceparent", In: "header", Description: "W3C trace context; its trace id goes into the audit entry.", Schema: &huma.Schema{Type: huma.TypeString}},
 		},
 	}

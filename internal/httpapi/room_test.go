@@ -80,6 +80,22 @@ func (w *ward) AmendDisclosure(_ context.Context, c med.Caller, _ med.PatientID,
 	return &med.Disclosure{ID: which, Version: 2, Event: eventID}, nil
 }
 
+func (w *ward) AddTreatment(_ context.Context, c med.Caller, t med.Treatment) (*med.Treatment, error) {
+	w.remember(c)
+	t.ID, t.Event = "018f0000-0000-7000-8000-0000000000a1", eventID
+	return &t, nil
+}
+
+func (w *ward) EndTreatment(_ context.Context, c med.Caller, _ med.TreatmentKind, _ med.PatientID, _ med.TreatmentID) (med.EventID, error) {
+	w.remember(c)
+	return eventID, nil
+}
+
+func (w *ward) Treatments(_ context.Context, c med.Caller, _ med.TreatmentQuery) (*med.TreatmentPage, error) {
+	w.remember(c)
+	return &med.TreatmentPage{Event: eventID}, nil
+}
+
 func (w *ward) ReadAccounting(_ context.Context, c med.Caller, _ med.PatientID, ask med.AccountingAsk) (*med.Accounting, error) {
 	w.remember(c)
 	w.accountAsk = ask

@@ -57,6 +57,7 @@ func newRouter(s *Server) (router, error) {
 	s.proofRoutes(&r)
 	s.accessRoutes(&r)
 	s.disclosureRoutes(&r)
+	s.treatmentRoutes(&r)
 	return r, s.docsRoutes(&r)
 }
 

@@ -34,6 +34,9 @@ type Chart interface {
 	Tile(ctx context.Context, c med.Caller, epoch int32, id audit.TileID, w int) ([]byte, error)
 	RecordDisclosure(ctx context.Context, c med.Caller, id med.PatientID, d med.Disclosure) (*med.Disclosure, error)
 	AmendDisclosure(ctx context.Context, c med.Caller, id med.PatientID, which med.DisclosureID, change med.Amendment) (*med.Disclosure, error)
+	AddTreatment(ctx context.Context, c med.Caller, t med.Treatment) (*med.Treatment, error)
+	EndTreatment(ctx context.Context, c med.Caller, kind med.TreatmentKind, patient med.PatientID, id med.TreatmentID) (med.EventID, error)
+	Treatments(ctx context.Context, c med.Caller, q med.TreatmentQuery) (*med.TreatmentPage, error)
 	ReadAccounting(ctx context.Context, c med.Caller, id med.PatientID, ask med.AccountingAsk) (*med.Accounting, error)
 }
 

@@ -66,8 +66,11 @@ type Caller struct {
 	Credential Credential
 	Origin     Origin
 	Purpose    string // X-Purpose-Of-Use, a code of v3-PurposeOfUse, or ""
-	Emergency  PHI    // X-Break-Glass-Reason as sent, or ""
-	Emergent   bool   // the header was there, even if blank
+	// AccessReason is X-Access-Reason, one of ReasonCodes, or "": why they look
+	// into a chart of somebody they do not treat.
+	AccessReason string
+	Emergency    PHI  // X-Break-Glass-Reason as sent, or ""
+	Emergent     bool // the header was there, even if blank
 }
 
 // Is reports whether the role is in force.

@@ -84,12 +84,17 @@ type View map[Field]Show
 // Relation is how a caller stands to a patient.
 type Relation string
 
-// The relations of the policy. More will come (treating, unit, proxy).
+// The relations of the policy. More will come (unit, proxy).
 const (
 	RelationSelf          Relation = "self"
 	RelationSamePractice  Relation = "same_practice"
 	RelationOtherPractice Relation = "other_practice"
 )
+
+// RelationTreating is RelationSamePractice of somebody who treats the patient.
+// It is none that a policy names: a ruling has a decision for it only where the
+// policy makes a difference, and the database says who treats.
+const RelationTreating Relation = "treating"
 
 // Relations lists them, narrowest first.
 var Relations = []Relation{RelationSelf, RelationSamePractice, RelationOtherPractice}

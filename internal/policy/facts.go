@@ -33,7 +33,7 @@ type Subject struct {
 
 // Resource is what is asked for.
 type Resource struct {
-	Type     string // patient, record, export, audit, disclosure, break_glass, keys, retention, report, alert, practice
+	Type     string // patient, record, export, audit, disclosure, treatment, break_glass, keys, retention, report, alert, practice
 	Kind     med.Kind
 	Relation med.Relation
 	// Treating says that the caller has to do with the care of this patient of
@@ -164,6 +164,9 @@ var questions = []question{
 	{resource: "disclosure", action: "create"},
 	{resource: "disclosure", action: "amend"},
 	{resource: "disclosure", action: "read"},
+	{resource: "treatment", action: "create"},
+	{resource: "treatment", action: "read"},
+	{resource: "treatment", action: "end"},
 	{resource: "break_glass", action: "open", forOtherPractice: true},
 	{resource: "break_glass", action: "open_by_header", forOtherPractice: true},
 	{resource: "break_glass", action: "read", forOtherPractice: true, authorship: true},

@@ -207,7 +207,7 @@ func all(t *testing.T, w *world, attacks []attack) {
 // tables are all that hold something of a patient, and the practices.
 var tables = []string{
 	"medirecord.patient", "medirecord.record", "medirecord.blind_index", "medirecord.intake", "medirecord.patient_link",
-	"medirecord.break_glass", "medirecord.outbox", "medirecord.disclosure", "medirecord.idempotency", "medirecord.practice", "audit.event",
+	"medirecord.break_glass", "medirecord.outbox", "medirecord.disclosure", "medirecord.treatment", "medirecord.trusted_source", "medirecord.staff", "medirecord.idempotency", "medirecord.practice", "audit.event",
 }
 
 func withoutAContext(t *testing.T, w *world) {
@@ -227,6 +227,7 @@ func withoutAContext(t *testing.T, w *world) {
 			attack{name: role + " asks for its scope", as: role, sql: `select ctx.scope('select')`, want: refused()},
 			attack{name: role + " asks for a fact", as: role, sql: `select ctx.fact('practice')`, want: refused()},
 			attack{name: role + " asks for the trail's scope", as: role, sql: `select ctx.trail_scope()`, want: refused()},
+			attack{name: role + " asks whom they treat", as: role, sql: `select ctx.treating()`, want: refused()},
 			attack{name: role + " asks for the scope of disclosures", as: role, sql: `select ctx.disclosure_scope('select')`, want: refused()},
 		)
 	}

@@ -65,6 +65,7 @@ func newWorld(t testing.TB) *world {
 	w.grant(t, grant{id: somebodysGrant, subject: "somebody-else", patient: "south-1"})
 	medtest.Exec(t, w.super, `insert into medirecord.outbox (id, topic, severity, practice_id, patient_id, event_id, reason_code)
 		values (gen_random_uuid(), 'break_glass', 'P2', 'south', 'south-1', gen_random_uuid(), 'other')`)
+	w.relations(t)
 	medtest.Exec(t, w.super, `commit`)
 	return w
 }

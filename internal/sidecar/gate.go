@@ -129,6 +129,9 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 	if emergency && !slices.Contains(med.ReasonCodes, q.GetEmergency().GetReasonCode()) {
 		return refuse(id, "invalid", "reason_code")
 	}
+	if q.GetAccessReason() != "" && !slices.Contains(med.ReasonCodes, q.GetAccessReason()) {
+		return refuse(id, "invalid", "access_reason")
+	}
 	now := s.cfg.Now()
 	if emergency && (c.Caller.AuthTime.IsZero() || now.Sub(c.Caller.AuthTime) > headerFormAge) {
 		return refuse(id, "mfa_stale", "auth_time")
@@ -144,7 +147,7 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 		}
 	}
 	ruled, err := s.decide(ctx, engine, policy.Input{
-		Subject: policy.Subject{Roles: c.Caller.Roles, MFA: mfa, Grant: emergency},
+		Subject: policy.Subject{Roles: c.Caller.Roles, MFA: mfa, Grant: emergency, ReasonGiven: q.GetAccessReason() != ""},
 		Action:  q.GetAction(),
 		Resource: policy.Resource{
 			Type: q.GetResourceType(), Kind: kindAsked(q), Sensitivity: med.SensitivityNormal, State: policy.StateLive,
@@ -199,11 +202,19 @@ func kindAsked(q *pb.May) med.Kind {
 }
 
 // aboutThePractice reports whether a question is about the caller's whole
-// practice, and so names no patient: reading its trail, and proving an entry of
-// it. Every other question is
-// about one patient.
+// practice, and so names no patient: reading its trail, proving an entry of it,
+// and listing whom one treats. Every other question is about one patient.
 func aboutThePractice(q *pb.May) bool {
-	return q.GetPatientId() == "" && q.GetResourceType() == "audit" && (q.GetAction() == "read" || q.GetAction() == "prove") && q.GetEmergency() == nil
+	if q.GetPatientId() != "" || q.GetEmergency() != nil {
+		return false
+	}
+	switch q.GetResourceType() {
+	case "audit":
+		return q.GetAction() == "read" || q.GetAction() == "prove"
+	case "treatment": // one's own
+		return q.GetAction() == "read"
+	}
+	return false
 }
 
 // strict reports whether what is asked for is read against a ticket of the
@@ -260,7 +271,7 @@ func (s *Service) mint(ctx context.Context, id uint64, ruling *pb.Ruling, c toke
 type rulingKey struct {
 	revision, roles, action, resource, kind string
 	mfa                                     med.MFA
-	grant                                   bool
+	grant, reason                           bool
 }
 
 // ruled is what the policy says of one action: for each relation, and of an
@@ -275,7 +286,7 @@ type ruled struct {
 func (s *Service) decide(ctx context.Context, e *policy.Engine, in policy.Input) (*ruled, error) {
 	key := rulingKey{
 		revision: e.Revision(), roles: strings.Join(words(in.Subject.Roles), " "), action: in.Action, resource: in.Resource.Type,
-		kind: string(in.Resource.Kind), mfa: in.Subject.MFA, grant: in.Subject.Grant,
+		kind: string(in.Resource.Kind), mfa: in.Subject.MFA, grant: in.Subject.Grant, reason: in.Subject.ReasonGiven,
 	}
 	if v, ok := s.rulings.Load(key); ok {
 		return v.(*ruled), nil
@@ -283,11 +294,23 @@ func (s *Service) decide(ctx context.Context, e *policy.Engine, in policy.Input)
 	out := &ruled{decisions: make(map[string]*pb.Decision, len(med.Relations))}
 	for _, rel := range med.Relations {
 		in.Resource.Relation = rel
-		d, err := out.decideOne(ctx, e, in)
+		one, err := decideOne(ctx, e, in)
 		if err != nil {
 			return nil, err
 		}
-		out.decisions[string(rel)] = decisionOf(d)
+		out.add(rel, one)
+		if rel != med.RelationSamePractice {
+			continue
+		}
+		in.Resource.Treating = true
+		treating, err := decideOne(ctx, e, in)
+		if err != nil {
+			return nil, err
+		}
+		if !treating.equal(one) {
+			out.add(med.RelationTreating, treating)
+		}
+		in.Resource.Treating = false
 	}
 	if s.nruling.Add(1) > 4096 { // action and kind are the asker's words
 		s.rulings.Clear()
@@ -297,18 +320,40 @@ func (s *Service) decide(ctx context.Context, e *policy.Engine, in policy.Input)
 	return out, nil
 }
 
-// decideOne asks the policy for one relation.
-func (r *ruled) decideOne(ctx context.Context, e *policy.Engine, in policy.Input) (med.Decision, error) {
-	if in.Resource.Type == "record" {
-		return r.decideRecords(ctx, e, in)
+// ruledOne is what the policy says for one relation.
+type ruledOne struct {
+	decision *pb.Decision
+	records  []*pb.RecordDecision
+}
+
+func (r ruledOne) equal(other ruledOne) bool {
+	return proto.Equal(r.decision, other.decision) && slices.EqualFunc(r.records, other.records, func(a, b *pb.RecordDecision) bool {
+		return proto.Equal(a, b)
+	})
+}
+
+func (r *ruled) add(rel med.Relation, one ruledOne) {
+	r.decisions[string(rel)] = one.decision
+	for _, g := range one.records {
+		g := proto.CloneOf(g)
+		g.Relation = string(rel)
+		r.records = append(r.records, g)
 	}
-	return e.Decide(ctx, in)
+}
+
+// decideOne asks the policy for one relation.
+func decideOne(ctx context.Context, e *policy.Engine, in policy.Input) (ruledOne, error) {
+	if in.Resource.Type == "record" {
+		return decideRecords(ctx, e, in)
+	}
+	d, err := e.Decide(ctx, in)
+	return ruledOne{decision: decisionOf(d)}, err
 }
 
 // decideRecords asks for each sort of record of one relation, keeps what is
 // allowed, equal answers together, and returns the answer on the relation as a
 // whole: the first that allows something, else the first.
-func (r *ruled) decideRecords(ctx context.Context, e *policy.Engine, in policy.Input) (med.Decision, error) {
+func decideRecords(ctx context.Context, e *policy.Engine, in policy.Input) (ruledOne, error) {
 	var whole med.Decision
 	var groups []*pb.RecordDecision
 	for _, in.Resource.Kind = range med.Kinds {
@@ -317,30 +362,29 @@ func (r *ruled) decideRecords(ctx context.Context, e *policy.Engine, in policy.I
 				in.Resource.Authorship = string(authorship)
 				d, err := e.Decide(ctx, in)
 				if err != nil {
-					return med.Decision{}, err
+					return ruledOne{}, err
 				}
 				if whole.Reason == "" || d.Allow && !whole.Allow {
 					whole = d
 				}
 				if cell, ok := med.RecordCell(in.Resource.Kind, in.Resource.Sensitivity, authorship); ok && d.Allow {
-					groups = grouped(groups, string(in.Resource.Relation), decisionOf(d), uint32(cell)) //nolint:gosec // one of RecordCells
+					groups = grouped(groups, decisionOf(d), uint32(cell)) //nolint:gosec // one of RecordCells
 				}
 			}
 		}
 	}
-	r.records = append(r.records, groups...)
-	return whole, nil
+	return ruledOne{decisionOf(whole), groups}, nil
 }
 
 // grouped adds a sort of record to the group with the same decision.
-func grouped(groups []*pb.RecordDecision, relation string, d *pb.Decision, cell uint32) []*pb.RecordDecision {
+func grouped(groups []*pb.RecordDecision, d *pb.Decision, cell uint32) []*pb.RecordDecision {
 	for _, g := range groups {
 		if proto.Equal(g.GetDecision(), d) {
 			g.Cells = append(g.Cells, cell)
 			return groups
 		}
 	}
-	return append(groups, &pb.RecordDecision{Relation: relation, Cells: []uint32{cell}, Decision: d})
+	return append(groups, &pb.RecordDecision{Cells: []uint32{cell}, Decision: d})
 }
 
 func decisionOf(d med.Decision) *pb.Decision {
@@ -373,7 +417,7 @@ func decisionOf(d med.Decision) *pb.Decision {
 var serviceActions = map[string][]string{
 	"import":   {"import"},
 	"worker":   {"sweep", "practice.list"},
-	"operator": {"practice.add", "practice.list"},
+	"operator": {"practice.add", "practice.list", "practice.enroll"},
 }
 
 // servicePolicy is the question to the policy for a service's action.
@@ -387,6 +431,8 @@ func servicePolicy(service, action string) policy.Input {
 		in.Resource.Type = "patient"
 	case "practice.add":
 		in.Action = "practice_add"
+	case "practice.enroll":
+		in.Action = "practice_add" // who makes a practice says whom it trusts
 	case "practice.list":
 		// Whoever adds or sweeps practices must know which there are.
 		in.Action = map[string]string{"operator": "practice_add", "worker": "sweep"}[service]

@@ -661,6 +661,7 @@ type May struct {
 	// The primary entry that the call will leave, a UUID. The context's entry MAC
 	// is for that entry and its children, and for no other.
 	EventId       string `protobuf:"bytes,7,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	AccessReason  string `protobuf:"bytes,8,opt,name=access_reason,json=accessReason,proto3" json:"access_reason,omitempty"` // the code that the caller gave for looking into this chart, or ""
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -740,6 +741,13 @@ func (x *May) GetKind() string {
 func (x *May) GetEventId() string {
 	if x != nil {
 		return x.EventId
+	}
+	return ""
+}
+
+func (x *May) GetAccessReason() string {
+	if x != nil {
+		return x.AccessReason
 	}
 	return ""
 }
@@ -854,15 +862,17 @@ func (x *Serve) GetOnBehalfOf() string {
 // patient, and the signed context with which the database settles which one
 // it is. No context: denied whatever the relation.
 type Ruling struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Decisions map[string]*Decision   `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by relation: self, same_practice, other_practice
-	Context   string                 `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`                                                                               // goes to PostgreSQL as it is
-	Nonce     string                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`                                                                                   // the context's nonce, for the trail
-	Mac       string                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`                                                                                       // the entry MAC, for the trail
-	ExpiresAt int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`                                                         // Unix seconds
-	Grant     *Grant                 `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`                                                                                   // set when the access is break-glass
-	Revision  string                 `protobuf:"bytes,7,opt,name=revision,proto3" json:"revision,omitempty"`                                                                             // of the policy
-	Strict    bool                   `protobuf:"varint,8,opt,name=strict,proto3" json:"strict,omitempty"`                                                                                // the context opens a patient's rows only against a ticket of the trail
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By relation: self, same_practice, other_practice; and treating, of who treats
+	// the patient in the same practice, where that makes a difference.
+	Decisions map[string]*Decision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Context   string               `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`                       // goes to PostgreSQL as it is
+	Nonce     string               `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`                           // the context's nonce, for the trail
+	Mac       string               `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`                               // the entry MAC, for the trail
+	ExpiresAt int64                `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // Unix seconds
+	Grant     *Grant               `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`                           // set when the access is break-glass
+	Revision  string               `protobuf:"bytes,7,opt,name=revision,proto3" json:"revision,omitempty"`                     // of the policy
+	Strict    bool                 `protobuf:"varint,8,opt,name=strict,proto3" json:"strict,omitempty"`                        // the context opens a patient's rows only against a ticket of the trail
 	// Of an action on records: what may be done to which. decisions then says only
 	// whether there is any record of that relation that it may be done to.
 	Records       []*RecordDecision `protobuf:"bytes,12,rep,name=records,proto3" json:"records,omitempty"`
@@ -1690,7 +1700,7 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\btoken_id\x18\n" +
 	" \x01(\tR\atokenId\x12\x1d\n" +
 	"\n" +
-	"expires_at\x18\v \x01(\x03R\texpiresAt\"\xde\x01\n" +
+	"expires_at\x18\v \x01(\x03R\texpiresAt\"\x83\x02\n" +
 	"\x03May\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12#\n" +
@@ -1699,7 +1709,8 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"patient_id\x18\x04 \x01(\tR\tpatientId\x126\n" +
 	"\temergency\x18\x05 \x01(\v2\x18.medirecord.v1.EmergencyR\temergency\x12\x12\n" +
 	"\x04kind\x18\x06 \x01(\tR\x04kind\x12\x19\n" +
-	"\bevent_id\x18\a \x01(\tR\aeventId\",\n" +
+	"\bevent_id\x18\a \x01(\tR\aeventId\x12#\n" +
+	"\raccess_reason\x18\b \x01(\tR\faccessReason\",\n" +
 	"\tEmergency\x12\x1f\n" +
 	"\vreason_code\x18\x01 \x01(\tR\n" +
 	"reasonCode\"b\n" +
