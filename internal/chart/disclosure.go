@@ -106,7 +106,7 @@ func (s *Service) mayDisclose(ctx context.Context, in *entered, id med.PatientID
 // relationTo is how the caller stands to a patient of their own practice, as
 // far as their token says; whether the patient is one is the database's to say.
 func (in *entered) relationTo(id med.PatientID) med.Relation {
-	if in.caller.Patient == id {
+	if id != "" && in.caller.Patient == id {
 		return med.RelationSelf
 	}
 	return med.RelationSamePractice

@@ -59,6 +59,12 @@ func exercises() map[string]exercise {
 				w.send(t, r)
 			}},
 		},
+		"add-appointment":   {as: "nurse", body: func(_ testing.TB, w *world) any { return treated(w) }, provoke: treatedTwice()},
+		"add-assignment":    {as: "admin", body: func(_ testing.TB, w *world) any { return treated(w) }, provoke: treatedTwice()},
+		"list-appointments": {as: "clinician", in: listed("add-appointment")},
+		"list-assignments":  {as: "clinician", in: listed("add-assignment")},
+		"end-appointment":   {as: "nurse", in: ended("add-appointment")},
+		"end-assignment":    {as: "nurse", in: ended("add-assignment")},
 		"amend-disclosure": {
 			as: "admin",
 			in: func(t testing.TB, w *world) map[string]string {
@@ -70,6 +76,41 @@ func exercises() map[string]exercise {
 				w.send(t, r)
 			}},
 		},
+	}
+}
+
+// treated is an hour in which the clinician has to do with alice.
+func treated(w *world) map[string]any {
+	now := time.Now().UTC().Truncate(time.Second)
+	return map[string]any{"patient_id": string(w.alice), "subject": "the-clinician", "from": now, "to": now.Add(time.Hour)}
+}
+
+// treatedTwice sends what was sent once more, under the same id.
+func treatedTwice() map[string]func(testing.TB, *world, *request) {
+	return map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) {
+		twice := treated(w)
+		twice["id"] = med.NewUUID(time.Now())
+		r.body = marshal(t, twice)
+		w.send(t, r)
+	}}
+}
+
+// ended names a relation that can be ended, made by the operation.
+func ended(by string) func(testing.TB, *world) map[string]string {
+	return func(t testing.TB, w *world) map[string]string {
+		t.Helper()
+		a := w.send(t, w.good(t, w.operation(t, by)))
+		return map[string]string{"id": a.data(t)["id"].(string), "patient_id": string(w.alice)}
+	}
+}
+
+// listed makes two relations by the operation, so that a short page has a next.
+func listed(by string) func(testing.TB, *world) map[string]string {
+	return func(t testing.TB, w *world) map[string]string {
+		t.Helper()
+		ended(by)(t, w)
+		ended(by)(t, w)
+		return map[string]string{"patient_id": string(w.alice)}
 	}
 }
 

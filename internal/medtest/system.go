@@ -50,6 +50,8 @@ type Options struct {
 	KeyCache time.Duration
 	// StrictReads: every read against a ticket of the trail, not broken glass only.
 	StrictReads bool
+	// Policy is the sidecar's, builtin:hospital for one; medirecord.rego without it.
+	Policy string
 	// Unsettled is how many minted contexts the sidecar keeps for the worker.
 	Unsettled int
 	Now       func() time.Time // of the door and the API; the sidecar and the database keep real time
@@ -201,6 +203,9 @@ func (s *System) startSidecar(t testing.TB, log *slog.Logger, o Options) string 
 		services[name] = sha256.Sum256([]byte(tok))
 	}
 	engine := Policy(t)
+	if o.Policy != "" {
+		engine = policyAt(t, o.Policy)
+	}
 	s.Service, err = sidecar.New(sidecar.Config{
 		Verifier: verifier, Policy: func() *policy.Engine { return engine }, Minter: token.NewMinter(ContextKey, time.Now), Attester: token.NewAttester([]token.ContextKey{ContextKey}),
 		State: filepath.Join(t.TempDir(), "state.jsonl"), Services: services, StrictReads: o.StrictReads, Unsettled: o.Unsettled, Log: log, Now: time.Now,
@@ -232,6 +237,20 @@ var engine = sync.OnceValues(func() (*policy.Engine, error) {
 func Policy(t testing.TB) *policy.Engine {
 	t.Helper()
 	e, err := engine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// policyAt returns the policy at a path, as a sidecar would load it.
+func policyAt(t testing.TB, path string) *policy.Engine {
+	t.Helper()
+	src, err := policy.Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := policy.Load(t.Context(), src)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,6 +398,12 @@ func (s *System) Get(t testing.TB, tok, path string, header ...string) Answer {
 func (s *System) Post(t testing.TB, tok, path, body string, header ...string) Answer {
 	t.Helper()
 	return s.ask(t, http.MethodPost, tok, path, strings.NewReader(body), append([]string{"Content-Type", "application/json"}, header...)...)
+}
+
+// Delete asks the API to. Header pairs follow the path.
+func (s *System) Delete(t testing.TB, tok, path string, header ...string) Answer {
+	t.Helper()
+	return s.ask(t, http.MethodDelete, tok, path, nil, header...)
 }
 
 func (s *System) ask(t testing.TB, method, tok, path string, body io.Reader, header ...string) Answer {
