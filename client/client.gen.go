@@ -456,6 +456,348 @@ func (e SuspensionBodyStatement) Valid() bool {
 	}
 }
 
+// Defines values for ListAppointmentsParamsXPurposeOfUse.
+const (
+	ListAppointmentsParamsXPurposeOfUseETREAT  ListAppointmentsParamsXPurposeOfUse = "ETREAT"
+	ListAppointmentsParamsXPurposeOfUseHOPERAT ListAppointmentsParamsXPurposeOfUse = "HOPERAT"
+	ListAppointmentsParamsXPurposeOfUseHPAYMT  ListAppointmentsParamsXPurposeOfUse = "HPAYMT"
+	ListAppointmentsParamsXPurposeOfUsePATRQT  ListAppointmentsParamsXPurposeOfUse = "PATRQT"
+	ListAppointmentsParamsXPurposeOfUseTREAT   ListAppointmentsParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the ListAppointmentsParamsXPurposeOfUse enum.
+func (e ListAppointmentsParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case ListAppointmentsParamsXPurposeOfUseETREAT:
+		return true
+	case ListAppointmentsParamsXPurposeOfUseHOPERAT:
+		return true
+	case ListAppointmentsParamsXPurposeOfUseHPAYMT:
+		return true
+	case ListAppointmentsParamsXPurposeOfUsePATRQT:
+		return true
+	case ListAppointmentsParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListAppointmentsParamsXAccessReason.
+const (
+	ListAppointmentsParamsXAccessReasonConsentUnreachable ListAppointmentsParamsXAccessReason = "consent_unreachable"
+	ListAppointmentsParamsXAccessReasonEmergencyTreatment ListAppointmentsParamsXAccessReason = "emergency_treatment"
+	ListAppointmentsParamsXAccessReasonOnCallCover        ListAppointmentsParamsXAccessReason = "on_call_cover"
+	ListAppointmentsParamsXAccessReasonOther              ListAppointmentsParamsXAccessReason = "other"
+	ListAppointmentsParamsXAccessReasonPatientUnconscious ListAppointmentsParamsXAccessReason = "patient_unconscious"
+	ListAppointmentsParamsXAccessReasonSystemOutage       ListAppointmentsParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ListAppointmentsParamsXAccessReason enum.
+func (e ListAppointmentsParamsXAccessReason) Valid() bool {
+	switch e {
+	case ListAppointmentsParamsXAccessReasonConsentUnreachable:
+		return true
+	case ListAppointmentsParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ListAppointmentsParamsXAccessReasonOnCallCover:
+		return true
+	case ListAppointmentsParamsXAccessReasonOther:
+		return true
+	case ListAppointmentsParamsXAccessReasonPatientUnconscious:
+		return true
+	case ListAppointmentsParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AddAppointmentParamsXPurposeOfUse.
+const (
+	AddAppointmentParamsXPurposeOfUseETREAT  AddAppointmentParamsXPurposeOfUse = "ETREAT"
+	AddAppointmentParamsXPurposeOfUseHOPERAT AddAppointmentParamsXPurposeOfUse = "HOPERAT"
+	AddAppointmentParamsXPurposeOfUseHPAYMT  AddAppointmentParamsXPurposeOfUse = "HPAYMT"
+	AddAppointmentParamsXPurposeOfUsePATRQT  AddAppointmentParamsXPurposeOfUse = "PATRQT"
+	AddAppointmentParamsXPurposeOfUseTREAT   AddAppointmentParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the AddAppointmentParamsXPurposeOfUse enum.
+func (e AddAppointmentParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case AddAppointmentParamsXPurposeOfUseETREAT:
+		return true
+	case AddAppointmentParamsXPurposeOfUseHOPERAT:
+		return true
+	case AddAppointmentParamsXPurposeOfUseHPAYMT:
+		return true
+	case AddAppointmentParamsXPurposeOfUsePATRQT:
+		return true
+	case AddAppointmentParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AddAppointmentParamsXAccessReason.
+const (
+	AddAppointmentParamsXAccessReasonConsentUnreachable AddAppointmentParamsXAccessReason = "consent_unreachable"
+	AddAppointmentParamsXAccessReasonEmergencyTreatment AddAppointmentParamsXAccessReason = "emergency_treatment"
+	AddAppointmentParamsXAccessReasonOnCallCover        AddAppointmentParamsXAccessReason = "on_call_cover"
+	AddAppointmentParamsXAccessReasonOther              AddAppointmentParamsXAccessReason = "other"
+	AddAppointmentParamsXAccessReasonPatientUnconscious AddAppointmentParamsXAccessReason = "patient_unconscious"
+	AddAppointmentParamsXAccessReasonSystemOutage       AddAppointmentParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the AddAppointmentParamsXAccessReason enum.
+func (e AddAppointmentParamsXAccessReason) Valid() bool {
+	switch e {
+	case AddAppointmentParamsXAccessReasonConsentUnreachable:
+		return true
+	case AddAppointmentParamsXAccessReasonEmergencyTreatment:
+		return true
+	case AddAppointmentParamsXAccessReasonOnCallCover:
+		return true
+	case AddAppointmentParamsXAccessReasonOther:
+		return true
+	case AddAppointmentParamsXAccessReasonPatientUnconscious:
+		return true
+	case AddAppointmentParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EndAppointmentParamsXPurposeOfUse.
+const (
+	EndAppointmentParamsXPurposeOfUseETREAT  EndAppointmentParamsXPurposeOfUse = "ETREAT"
+	EndAppointmentParamsXPurposeOfUseHOPERAT EndAppointmentParamsXPurposeOfUse = "HOPERAT"
+	EndAppointmentParamsXPurposeOfUseHPAYMT  EndAppointmentParamsXPurposeOfUse = "HPAYMT"
+	EndAppointmentParamsXPurposeOfUsePATRQT  EndAppointmentParamsXPurposeOfUse = "PATRQT"
+	EndAppointmentParamsXPurposeOfUseTREAT   EndAppointmentParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the EndAppointmentParamsXPurposeOfUse enum.
+func (e EndAppointmentParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case EndAppointmentParamsXPurposeOfUseETREAT:
+		return true
+	case EndAppointmentParamsXPurposeOfUseHOPERAT:
+		return true
+	case EndAppointmentParamsXPurposeOfUseHPAYMT:
+		return true
+	case EndAppointmentParamsXPurposeOfUsePATRQT:
+		return true
+	case EndAppointmentParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EndAppointmentParamsXAccessReason.
+const (
+	EndAppointmentParamsXAccessReasonConsentUnreachable EndAppointmentParamsXAccessReason = "consent_unreachable"
+	EndAppointmentParamsXAccessReasonEmergencyTreatment EndAppointmentParamsXAccessReason = "emergency_treatment"
+	EndAppointmentParamsXAccessReasonOnCallCover        EndAppointmentParamsXAccessReason = "on_call_cover"
+	EndAppointmentParamsXAccessReasonOther              EndAppointmentParamsXAccessReason = "other"
+	EndAppointmentParamsXAccessReasonPatientUnconscious EndAppointmentParamsXAccessReason = "patient_unconscious"
+	EndAppointmentParamsXAccessReasonSystemOutage       EndAppointmentParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the EndAppointmentParamsXAccessReason enum.
+func (e EndAppointmentParamsXAccessReason) Valid() bool {
+	switch e {
+	case EndAppointmentParamsXAccessReasonConsentUnreachable:
+		return true
+	case EndAppointmentParamsXAccessReasonEmergencyTreatment:
+		return true
+	case EndAppointmentParamsXAccessReasonOnCallCover:
+		return true
+	case EndAppointmentParamsXAccessReasonOther:
+		return true
+	case EndAppointmentParamsXAccessReasonPatientUnconscious:
+		return true
+	case EndAppointmentParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListAssignmentsParamsXPurposeOfUse.
+const (
+	ListAssignmentsParamsXPurposeOfUseETREAT  ListAssignmentsParamsXPurposeOfUse = "ETREAT"
+	ListAssignmentsParamsXPurposeOfUseHOPERAT ListAssignmentsParamsXPurposeOfUse = "HOPERAT"
+	ListAssignmentsParamsXPurposeOfUseHPAYMT  ListAssignmentsParamsXPurposeOfUse = "HPAYMT"
+	ListAssignmentsParamsXPurposeOfUsePATRQT  ListAssignmentsParamsXPurposeOfUse = "PATRQT"
+	ListAssignmentsParamsXPurposeOfUseTREAT   ListAssignmentsParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the ListAssignmentsParamsXPurposeOfUse enum.
+func (e ListAssignmentsParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case ListAssignmentsParamsXPurposeOfUseETREAT:
+		return true
+	case ListAssignmentsParamsXPurposeOfUseHOPERAT:
+		return true
+	case ListAssignmentsParamsXPurposeOfUseHPAYMT:
+		return true
+	case ListAssignmentsParamsXPurposeOfUsePATRQT:
+		return true
+	case ListAssignmentsParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListAssignmentsParamsXAccessReason.
+const (
+	ListAssignmentsParamsXAccessReasonConsentUnreachable ListAssignmentsParamsXAccessReason = "consent_unreachable"
+	ListAssignmentsParamsXAccessReasonEmergencyTreatment ListAssignmentsParamsXAccessReason = "emergency_treatment"
+	ListAssignmentsParamsXAccessReasonOnCallCover        ListAssignmentsParamsXAccessReason = "on_call_cover"
+	ListAssignmentsParamsXAccessReasonOther              ListAssignmentsParamsXAccessReason = "other"
+	ListAssignmentsParamsXAccessReasonPatientUnconscious ListAssignmentsParamsXAccessReason = "patient_unconscious"
+	ListAssignmentsParamsXAccessReasonSystemOutage       ListAssignmentsParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ListAssignmentsParamsXAccessReason enum.
+func (e ListAssignmentsParamsXAccessReason) Valid() bool {
+	switch e {
+	case ListAssignmentsParamsXAccessReasonConsentUnreachable:
+		return true
+	case ListAssignmentsParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ListAssignmentsParamsXAccessReasonOnCallCover:
+		return true
+	case ListAssignmentsParamsXAccessReasonOther:
+		return true
+	case ListAssignmentsParamsXAccessReasonPatientUnconscious:
+		return true
+	case ListAssignmentsParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AddAssignmentParamsXPurposeOfUse.
+const (
+	AddAssignmentParamsXPurposeOfUseETREAT  AddAssignmentParamsXPurposeOfUse = "ETREAT"
+	AddAssignmentParamsXPurposeOfUseHOPERAT AddAssignmentParamsXPurposeOfUse = "HOPERAT"
+	AddAssignmentParamsXPurposeOfUseHPAYMT  AddAssignmentParamsXPurposeOfUse = "HPAYMT"
+	AddAssignmentParamsXPurposeOfUsePATRQT  AddAssignmentParamsXPurposeOfUse = "PATRQT"
+	AddAssignmentParamsXPurposeOfUseTREAT   AddAssignmentParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the AddAssignmentParamsXPurposeOfUse enum.
+func (e AddAssignmentParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case AddAssignmentParamsXPurposeOfUseETREAT:
+		return true
+	case AddAssignmentParamsXPurposeOfUseHOPERAT:
+		return true
+	case AddAssignmentParamsXPurposeOfUseHPAYMT:
+		return true
+	case AddAssignmentParamsXPurposeOfUsePATRQT:
+		return true
+	case AddAssignmentParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AddAssignmentParamsXAccessReason.
+const (
+	AddAssignmentParamsXAccessReasonConsentUnreachable AddAssignmentParamsXAccessReason = "consent_unreachable"
+	AddAssignmentParamsXAccessReasonEmergencyTreatment AddAssignmentParamsXAccessReason = "emergency_treatment"
+	AddAssignmentParamsXAccessReasonOnCallCover        AddAssignmentParamsXAccessReason = "on_call_cover"
+	AddAssignmentParamsXAccessReasonOther              AddAssignmentParamsXAccessReason = "other"
+	AddAssignmentParamsXAccessReasonPatientUnconscious AddAssignmentParamsXAccessReason = "patient_unconscious"
+	AddAssignmentParamsXAccessReasonSystemOutage       AddAssignmentParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the AddAssignmentParamsXAccessReason enum.
+func (e AddAssignmentParamsXAccessReason) Valid() bool {
+	switch e {
+	case AddAssignmentParamsXAccessReasonConsentUnreachable:
+		return true
+	case AddAssignmentParamsXAccessReasonEmergencyTreatment:
+		return true
+	case AddAssignmentParamsXAccessReasonOnCallCover:
+		return true
+	case AddAssignmentParamsXAccessReasonOther:
+		return true
+	case AddAssignmentParamsXAccessReasonPatientUnconscious:
+		return true
+	case AddAssignmentParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EndAssignmentParamsXPurposeOfUse.
+const (
+	EndAssignmentParamsXPurposeOfUseETREAT  EndAssignmentParamsXPurposeOfUse = "ETREAT"
+	EndAssignmentParamsXPurposeOfUseHOPERAT EndAssignmentParamsXPurposeOfUse = "HOPERAT"
+	EndAssignmentParamsXPurposeOfUseHPAYMT  EndAssignmentParamsXPurposeOfUse = "HPAYMT"
+	EndAssignmentParamsXPurposeOfUsePATRQT  EndAssignmentParamsXPurposeOfUse = "PATRQT"
+	EndAssignmentParamsXPurposeOfUseTREAT   EndAssignmentParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the EndAssignmentParamsXPurposeOfUse enum.
+func (e EndAssignmentParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case EndAssignmentParamsXPurposeOfUseETREAT:
+		return true
+	case EndAssignmentParamsXPurposeOfUseHOPERAT:
+		return true
+	case EndAssignmentParamsXPurposeOfUseHPAYMT:
+		return true
+	case EndAssignmentParamsXPurposeOfUsePATRQT:
+		return true
+	case EndAssignmentParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EndAssignmentParamsXAccessReason.
+const (
+	EndAssignmentParamsXAccessReasonConsentUnreachable EndAssignmentParamsXAccessReason = "consent_unreachable"
+	EndAssignmentParamsXAccessReasonEmergencyTreatment EndAssignmentParamsXAccessReason = "emergency_treatment"
+	EndAssignmentParamsXAccessReasonOnCallCover        EndAssignmentParamsXAccessReason = "on_call_cover"
+	EndAssignmentParamsXAccessReasonOther              EndAssignmentParamsXAccessReason = "other"
+	EndAssignmentParamsXAccessReasonPatientUnconscious EndAssignmentParamsXAccessReason = "patient_unconscious"
+	EndAssignmentParamsXAccessReasonSystemOutage       EndAssignmentParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the EndAssignmentParamsXAccessReason enum.
+func (e EndAssignmentParamsXAccessReason) Valid() bool {
+	switch e {
+	case EndAssignmentParamsXAccessReasonConsentUnreachable:
+		return true
+	case EndAssignmentParamsXAccessReasonEmergencyTreatment:
+		return true
+	case EndAssignmentParamsXAccessReasonOnCallCover:
+		return true
+	case EndAssignmentParamsXAccessReasonOther:
+		return true
+	case EndAssignmentParamsXAccessReasonPatientUnconscious:
+		return true
+	case EndAssignmentParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ReadAuditCheckpointParamsXPurposeOfUse.
 const (
 	ReadAuditCheckpointParamsXPurposeOfUseETREAT  ReadAuditCheckpointParamsXPurposeOfUse = "ETREAT"
@@ -483,6 +825,36 @@ func (e ReadAuditCheckpointParamsXPurposeOfUse) Valid() bool {
 	}
 }
 
+// Defines values for ReadAuditCheckpointParamsXAccessReason.
+const (
+	ReadAuditCheckpointParamsXAccessReasonConsentUnreachable ReadAuditCheckpointParamsXAccessReason = "consent_unreachable"
+	ReadAuditCheckpointParamsXAccessReasonEmergencyTreatment ReadAuditCheckpointParamsXAccessReason = "emergency_treatment"
+	ReadAuditCheckpointParamsXAccessReasonOnCallCover        ReadAuditCheckpointParamsXAccessReason = "on_call_cover"
+	ReadAuditCheckpointParamsXAccessReasonOther              ReadAuditCheckpointParamsXAccessReason = "other"
+	ReadAuditCheckpointParamsXAccessReasonPatientUnconscious ReadAuditCheckpointParamsXAccessReason = "patient_unconscious"
+	ReadAuditCheckpointParamsXAccessReasonSystemOutage       ReadAuditCheckpointParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ReadAuditCheckpointParamsXAccessReason enum.
+func (e ReadAuditCheckpointParamsXAccessReason) Valid() bool {
+	switch e {
+	case ReadAuditCheckpointParamsXAccessReasonConsentUnreachable:
+		return true
+	case ReadAuditCheckpointParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ReadAuditCheckpointParamsXAccessReasonOnCallCover:
+		return true
+	case ReadAuditCheckpointParamsXAccessReasonOther:
+		return true
+	case ReadAuditCheckpointParamsXAccessReasonPatientUnconscious:
+		return true
+	case ReadAuditCheckpointParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ProveAuditEntryParamsXPurposeOfUse.
 const (
 	ProveAuditEntryParamsXPurposeOfUseETREAT  ProveAuditEntryParamsXPurposeOfUse = "ETREAT"
@@ -504,6 +876,36 @@ func (e ProveAuditEntryParamsXPurposeOfUse) Valid() bool {
 	case ProveAuditEntryParamsXPurposeOfUsePATRQT:
 		return true
 	case ProveAuditEntryParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ProveAuditEntryParamsXAccessReason.
+const (
+	ProveAuditEntryParamsXAccessReasonConsentUnreachable ProveAuditEntryParamsXAccessReason = "consent_unreachable"
+	ProveAuditEntryParamsXAccessReasonEmergencyTreatment ProveAuditEntryParamsXAccessReason = "emergency_treatment"
+	ProveAuditEntryParamsXAccessReasonOnCallCover        ProveAuditEntryParamsXAccessReason = "on_call_cover"
+	ProveAuditEntryParamsXAccessReasonOther              ProveAuditEntryParamsXAccessReason = "other"
+	ProveAuditEntryParamsXAccessReasonPatientUnconscious ProveAuditEntryParamsXAccessReason = "patient_unconscious"
+	ProveAuditEntryParamsXAccessReasonSystemOutage       ProveAuditEntryParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ProveAuditEntryParamsXAccessReason enum.
+func (e ProveAuditEntryParamsXAccessReason) Valid() bool {
+	switch e {
+	case ProveAuditEntryParamsXAccessReasonConsentUnreachable:
+		return true
+	case ProveAuditEntryParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ProveAuditEntryParamsXAccessReasonOnCallCover:
+		return true
+	case ProveAuditEntryParamsXAccessReasonOther:
+		return true
+	case ProveAuditEntryParamsXAccessReasonPatientUnconscious:
+		return true
+	case ProveAuditEntryParamsXAccessReasonSystemOutage:
 		return true
 	default:
 		return false
@@ -579,6 +981,36 @@ func (e ListAuditLogsParamsXPurposeOfUse) Valid() bool {
 	}
 }
 
+// Defines values for ListAuditLogsParamsXAccessReason.
+const (
+	ListAuditLogsParamsXAccessReasonConsentUnreachable ListAuditLogsParamsXAccessReason = "consent_unreachable"
+	ListAuditLogsParamsXAccessReasonEmergencyTreatment ListAuditLogsParamsXAccessReason = "emergency_treatment"
+	ListAuditLogsParamsXAccessReasonOnCallCover        ListAuditLogsParamsXAccessReason = "on_call_cover"
+	ListAuditLogsParamsXAccessReasonOther              ListAuditLogsParamsXAccessReason = "other"
+	ListAuditLogsParamsXAccessReasonPatientUnconscious ListAuditLogsParamsXAccessReason = "patient_unconscious"
+	ListAuditLogsParamsXAccessReasonSystemOutage       ListAuditLogsParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ListAuditLogsParamsXAccessReason enum.
+func (e ListAuditLogsParamsXAccessReason) Valid() bool {
+	switch e {
+	case ListAuditLogsParamsXAccessReasonConsentUnreachable:
+		return true
+	case ListAuditLogsParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ListAuditLogsParamsXAccessReasonOnCallCover:
+		return true
+	case ListAuditLogsParamsXAccessReasonOther:
+		return true
+	case ListAuditLogsParamsXAccessReasonPatientUnconscious:
+		return true
+	case ListAuditLogsParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListUserAuditLogsParamsOutcome.
 const (
 	ListUserAuditLogsParamsOutcomeAccessGranted ListUserAuditLogsParamsOutcome = "access_granted"
@@ -648,6 +1080,36 @@ func (e ListUserAuditLogsParamsXPurposeOfUse) Valid() bool {
 	}
 }
 
+// Defines values for ListUserAuditLogsParamsXAccessReason.
+const (
+	ListUserAuditLogsParamsXAccessReasonConsentUnreachable ListUserAuditLogsParamsXAccessReason = "consent_unreachable"
+	ListUserAuditLogsParamsXAccessReasonEmergencyTreatment ListUserAuditLogsParamsXAccessReason = "emergency_treatment"
+	ListUserAuditLogsParamsXAccessReasonOnCallCover        ListUserAuditLogsParamsXAccessReason = "on_call_cover"
+	ListUserAuditLogsParamsXAccessReasonOther              ListUserAuditLogsParamsXAccessReason = "other"
+	ListUserAuditLogsParamsXAccessReasonPatientUnconscious ListUserAuditLogsParamsXAccessReason = "patient_unconscious"
+	ListUserAuditLogsParamsXAccessReasonSystemOutage       ListUserAuditLogsParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ListUserAuditLogsParamsXAccessReason enum.
+func (e ListUserAuditLogsParamsXAccessReason) Valid() bool {
+	switch e {
+	case ListUserAuditLogsParamsXAccessReasonConsentUnreachable:
+		return true
+	case ListUserAuditLogsParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ListUserAuditLogsParamsXAccessReasonOnCallCover:
+		return true
+	case ListUserAuditLogsParamsXAccessReasonOther:
+		return true
+	case ListUserAuditLogsParamsXAccessReasonPatientUnconscious:
+		return true
+	case ListUserAuditLogsParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListAccessesParamsXPurposeOfUse.
 const (
 	ListAccessesParamsXPurposeOfUseETREAT  ListAccessesParamsXPurposeOfUse = "ETREAT"
@@ -669,6 +1131,36 @@ func (e ListAccessesParamsXPurposeOfUse) Valid() bool {
 	case ListAccessesParamsXPurposeOfUsePATRQT:
 		return true
 	case ListAccessesParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListAccessesParamsXAccessReason.
+const (
+	ListAccessesParamsXAccessReasonConsentUnreachable ListAccessesParamsXAccessReason = "consent_unreachable"
+	ListAccessesParamsXAccessReasonEmergencyTreatment ListAccessesParamsXAccessReason = "emergency_treatment"
+	ListAccessesParamsXAccessReasonOnCallCover        ListAccessesParamsXAccessReason = "on_call_cover"
+	ListAccessesParamsXAccessReasonOther              ListAccessesParamsXAccessReason = "other"
+	ListAccessesParamsXAccessReasonPatientUnconscious ListAccessesParamsXAccessReason = "patient_unconscious"
+	ListAccessesParamsXAccessReasonSystemOutage       ListAccessesParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ListAccessesParamsXAccessReason enum.
+func (e ListAccessesParamsXAccessReason) Valid() bool {
+	switch e {
+	case ListAccessesParamsXAccessReasonConsentUnreachable:
+		return true
+	case ListAccessesParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ListAccessesParamsXAccessReasonOnCallCover:
+		return true
+	case ListAccessesParamsXAccessReasonOther:
+		return true
+	case ListAccessesParamsXAccessReasonPatientUnconscious:
+		return true
+	case ListAccessesParamsXAccessReasonSystemOutage:
 		return true
 	default:
 		return false
@@ -702,6 +1194,36 @@ func (e ProveAccessesParamsXPurposeOfUse) Valid() bool {
 	}
 }
 
+// Defines values for ProveAccessesParamsXAccessReason.
+const (
+	ProveAccessesParamsXAccessReasonConsentUnreachable ProveAccessesParamsXAccessReason = "consent_unreachable"
+	ProveAccessesParamsXAccessReasonEmergencyTreatment ProveAccessesParamsXAccessReason = "emergency_treatment"
+	ProveAccessesParamsXAccessReasonOnCallCover        ProveAccessesParamsXAccessReason = "on_call_cover"
+	ProveAccessesParamsXAccessReasonOther              ProveAccessesParamsXAccessReason = "other"
+	ProveAccessesParamsXAccessReasonPatientUnconscious ProveAccessesParamsXAccessReason = "patient_unconscious"
+	ProveAccessesParamsXAccessReasonSystemOutage       ProveAccessesParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ProveAccessesParamsXAccessReason enum.
+func (e ProveAccessesParamsXAccessReason) Valid() bool {
+	switch e {
+	case ProveAccessesParamsXAccessReasonConsentUnreachable:
+		return true
+	case ProveAccessesParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ProveAccessesParamsXAccessReasonOnCallCover:
+		return true
+	case ProveAccessesParamsXAccessReasonOther:
+		return true
+	case ProveAccessesParamsXAccessReasonPatientUnconscious:
+		return true
+	case ProveAccessesParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ReadAccountingParamsXPurposeOfUse.
 const (
 	ReadAccountingParamsXPurposeOfUseETREAT  ReadAccountingParamsXPurposeOfUse = "ETREAT"
@@ -723,6 +1245,36 @@ func (e ReadAccountingParamsXPurposeOfUse) Valid() bool {
 	case ReadAccountingParamsXPurposeOfUsePATRQT:
 		return true
 	case ReadAccountingParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReadAccountingParamsXAccessReason.
+const (
+	ReadAccountingParamsXAccessReasonConsentUnreachable ReadAccountingParamsXAccessReason = "consent_unreachable"
+	ReadAccountingParamsXAccessReasonEmergencyTreatment ReadAccountingParamsXAccessReason = "emergency_treatment"
+	ReadAccountingParamsXAccessReasonOnCallCover        ReadAccountingParamsXAccessReason = "on_call_cover"
+	ReadAccountingParamsXAccessReasonOther              ReadAccountingParamsXAccessReason = "other"
+	ReadAccountingParamsXAccessReasonPatientUnconscious ReadAccountingParamsXAccessReason = "patient_unconscious"
+	ReadAccountingParamsXAccessReasonSystemOutage       ReadAccountingParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ReadAccountingParamsXAccessReason enum.
+func (e ReadAccountingParamsXAccessReason) Valid() bool {
+	switch e {
+	case ReadAccountingParamsXAccessReasonConsentUnreachable:
+		return true
+	case ReadAccountingParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ReadAccountingParamsXAccessReasonOnCallCover:
+		return true
+	case ReadAccountingParamsXAccessReasonOther:
+		return true
+	case ReadAccountingParamsXAccessReasonPatientUnconscious:
+		return true
+	case ReadAccountingParamsXAccessReasonSystemOutage:
 		return true
 	default:
 		return false
@@ -756,6 +1308,36 @@ func (e RecordDisclosureParamsXPurposeOfUse) Valid() bool {
 	}
 }
 
+// Defines values for RecordDisclosureParamsXAccessReason.
+const (
+	RecordDisclosureParamsXAccessReasonConsentUnreachable RecordDisclosureParamsXAccessReason = "consent_unreachable"
+	RecordDisclosureParamsXAccessReasonEmergencyTreatment RecordDisclosureParamsXAccessReason = "emergency_treatment"
+	RecordDisclosureParamsXAccessReasonOnCallCover        RecordDisclosureParamsXAccessReason = "on_call_cover"
+	RecordDisclosureParamsXAccessReasonOther              RecordDisclosureParamsXAccessReason = "other"
+	RecordDisclosureParamsXAccessReasonPatientUnconscious RecordDisclosureParamsXAccessReason = "patient_unconscious"
+	RecordDisclosureParamsXAccessReasonSystemOutage       RecordDisclosureParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the RecordDisclosureParamsXAccessReason enum.
+func (e RecordDisclosureParamsXAccessReason) Valid() bool {
+	switch e {
+	case RecordDisclosureParamsXAccessReasonConsentUnreachable:
+		return true
+	case RecordDisclosureParamsXAccessReasonEmergencyTreatment:
+		return true
+	case RecordDisclosureParamsXAccessReasonOnCallCover:
+		return true
+	case RecordDisclosureParamsXAccessReasonOther:
+		return true
+	case RecordDisclosureParamsXAccessReasonPatientUnconscious:
+		return true
+	case RecordDisclosureParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for PrintAccountingParamsXPurposeOfUse.
 const (
 	PrintAccountingParamsXPurposeOfUseETREAT  PrintAccountingParamsXPurposeOfUse = "ETREAT"
@@ -777,6 +1359,36 @@ func (e PrintAccountingParamsXPurposeOfUse) Valid() bool {
 	case PrintAccountingParamsXPurposeOfUsePATRQT:
 		return true
 	case PrintAccountingParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PrintAccountingParamsXAccessReason.
+const (
+	PrintAccountingParamsXAccessReasonConsentUnreachable PrintAccountingParamsXAccessReason = "consent_unreachable"
+	PrintAccountingParamsXAccessReasonEmergencyTreatment PrintAccountingParamsXAccessReason = "emergency_treatment"
+	PrintAccountingParamsXAccessReasonOnCallCover        PrintAccountingParamsXAccessReason = "on_call_cover"
+	PrintAccountingParamsXAccessReasonOther              PrintAccountingParamsXAccessReason = "other"
+	PrintAccountingParamsXAccessReasonPatientUnconscious PrintAccountingParamsXAccessReason = "patient_unconscious"
+	PrintAccountingParamsXAccessReasonSystemOutage       PrintAccountingParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the PrintAccountingParamsXAccessReason enum.
+func (e PrintAccountingParamsXAccessReason) Valid() bool {
+	switch e {
+	case PrintAccountingParamsXAccessReasonConsentUnreachable:
+		return true
+	case PrintAccountingParamsXAccessReasonEmergencyTreatment:
+		return true
+	case PrintAccountingParamsXAccessReasonOnCallCover:
+		return true
+	case PrintAccountingParamsXAccessReasonOther:
+		return true
+	case PrintAccountingParamsXAccessReasonPatientUnconscious:
+		return true
+	case PrintAccountingParamsXAccessReasonSystemOutage:
 		return true
 	default:
 		return false
@@ -810,6 +1422,36 @@ func (e AmendDisclosureParamsXPurposeOfUse) Valid() bool {
 	}
 }
 
+// Defines values for AmendDisclosureParamsXAccessReason.
+const (
+	AmendDisclosureParamsXAccessReasonConsentUnreachable AmendDisclosureParamsXAccessReason = "consent_unreachable"
+	AmendDisclosureParamsXAccessReasonEmergencyTreatment AmendDisclosureParamsXAccessReason = "emergency_treatment"
+	AmendDisclosureParamsXAccessReasonOnCallCover        AmendDisclosureParamsXAccessReason = "on_call_cover"
+	AmendDisclosureParamsXAccessReasonOther              AmendDisclosureParamsXAccessReason = "other"
+	AmendDisclosureParamsXAccessReasonPatientUnconscious AmendDisclosureParamsXAccessReason = "patient_unconscious"
+	AmendDisclosureParamsXAccessReasonSystemOutage       AmendDisclosureParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the AmendDisclosureParamsXAccessReason enum.
+func (e AmendDisclosureParamsXAccessReason) Valid() bool {
+	switch e {
+	case AmendDisclosureParamsXAccessReasonConsentUnreachable:
+		return true
+	case AmendDisclosureParamsXAccessReasonEmergencyTreatment:
+		return true
+	case AmendDisclosureParamsXAccessReasonOnCallCover:
+		return true
+	case AmendDisclosureParamsXAccessReasonOther:
+		return true
+	case AmendDisclosureParamsXAccessReasonPatientUnconscious:
+		return true
+	case AmendDisclosureParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ReadPatientParamsXPurposeOfUse.
 const (
 	ReadPatientParamsXPurposeOfUseETREAT  ReadPatientParamsXPurposeOfUse = "ETREAT"
@@ -837,6 +1479,36 @@ func (e ReadPatientParamsXPurposeOfUse) Valid() bool {
 	}
 }
 
+// Defines values for ReadPatientParamsXAccessReason.
+const (
+	ReadPatientParamsXAccessReasonConsentUnreachable ReadPatientParamsXAccessReason = "consent_unreachable"
+	ReadPatientParamsXAccessReasonEmergencyTreatment ReadPatientParamsXAccessReason = "emergency_treatment"
+	ReadPatientParamsXAccessReasonOnCallCover        ReadPatientParamsXAccessReason = "on_call_cover"
+	ReadPatientParamsXAccessReasonOther              ReadPatientParamsXAccessReason = "other"
+	ReadPatientParamsXAccessReasonPatientUnconscious ReadPatientParamsXAccessReason = "patient_unconscious"
+	ReadPatientParamsXAccessReasonSystemOutage       ReadPatientParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ReadPatientParamsXAccessReason enum.
+func (e ReadPatientParamsXAccessReason) Valid() bool {
+	switch e {
+	case ReadPatientParamsXAccessReasonConsentUnreachable:
+		return true
+	case ReadPatientParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ReadPatientParamsXAccessReasonOnCallCover:
+		return true
+	case ReadPatientParamsXAccessReasonOther:
+		return true
+	case ReadPatientParamsXAccessReasonPatientUnconscious:
+		return true
+	case ReadPatientParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ReadPatientAuditParamsXPurposeOfUse.
 const (
 	ReadPatientAuditParamsXPurposeOfUseETREAT  ReadPatientAuditParamsXPurposeOfUse = "ETREAT"
@@ -858,6 +1530,36 @@ func (e ReadPatientAuditParamsXPurposeOfUse) Valid() bool {
 	case ReadPatientAuditParamsXPurposeOfUsePATRQT:
 		return true
 	case ReadPatientAuditParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReadPatientAuditParamsXAccessReason.
+const (
+	ReadPatientAuditParamsXAccessReasonConsentUnreachable ReadPatientAuditParamsXAccessReason = "consent_unreachable"
+	ReadPatientAuditParamsXAccessReasonEmergencyTreatment ReadPatientAuditParamsXAccessReason = "emergency_treatment"
+	ReadPatientAuditParamsXAccessReasonOnCallCover        ReadPatientAuditParamsXAccessReason = "on_call_cover"
+	ReadPatientAuditParamsXAccessReasonOther              ReadPatientAuditParamsXAccessReason = "other"
+	ReadPatientAuditParamsXAccessReasonPatientUnconscious ReadPatientAuditParamsXAccessReason = "patient_unconscious"
+	ReadPatientAuditParamsXAccessReasonSystemOutage       ReadPatientAuditParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ReadPatientAuditParamsXAccessReason enum.
+func (e ReadPatientAuditParamsXAccessReason) Valid() bool {
+	switch e {
+	case ReadPatientAuditParamsXAccessReasonConsentUnreachable:
+		return true
+	case ReadPatientAuditParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ReadPatientAuditParamsXAccessReasonOnCallCover:
+		return true
+	case ReadPatientAuditParamsXAccessReasonOther:
+		return true
+	case ReadPatientAuditParamsXAccessReasonPatientUnconscious:
+		return true
+	case ReadPatientAuditParamsXAccessReasonSystemOutage:
 		return true
 	default:
 		return false
@@ -947,6 +1649,31 @@ type AccountingBody struct {
 	PracticeId   string             `json:"practice_id"`
 	PracticeName string             `json:"practice_name"`
 	To           openapi_types.Date `json:"to"`
+}
+
+// AddTreatmentInputBody defines model for AddTreatmentInputBody.
+type AddTreatmentInputBody struct {
+	// From When it begins: at most a day ago, at most two years from now.
+	From time.Time `json:"from"`
+
+	// Id An id of your own choice, so that a second attempt is a conflict and no second one.
+	Id *openapi_types.UUID `json:"id,omitempty"`
+
+	// Issuer The issuer of their token, the caller's own unless it says otherwise.
+	Issuer *string `json:"issuer,omitempty"`
+
+	// PatientId The patient's id.
+	//
+	// Examples: p-001
+	PatientId string `json:"patient_id"`
+
+	// Subject Who of the staff: the subject of their token.
+	//
+	// Examples: nurse-7
+	Subject string `json:"subject"`
+
+	// To When it ends.
+	To time.Time `json:"to"`
 }
 
 // AmendmentBody defines model for AmendmentBody.
@@ -1060,6 +1787,12 @@ type DisclosureVersion struct {
 	Version int32 `json:"version"`
 }
 
+// EndedBody defines model for EndedBody.
+type EndedBody struct {
+	// Id What was ended.
+	Id openapi_types.UUID `json:"id"`
+}
+
 // EnvelopeAccountingBody defines model for EnvelopeAccountingBody.
 type EnvelopeAccountingBody struct {
 	Data AccountingBody `json:"data"`
@@ -1081,6 +1814,13 @@ type EnvelopeDisclosureVersion struct {
 	Page *Paging           `json:"page,omitempty"`
 }
 
+// EnvelopeEndedBody defines model for EnvelopeEndedBody.
+type EnvelopeEndedBody struct {
+	Data EndedBody `json:"data"`
+	Meta Meta      `json:"meta"`
+	Page *Paging   `json:"page,omitempty"`
+}
+
 // EnvelopeListAccess defines model for EnvelopeListAccess.
 type EnvelopeListAccess struct {
 	Data []Access `json:"data"`
@@ -1095,11 +1835,25 @@ type EnvelopeListTrailRow struct {
 	Page *Paging    `json:"page,omitempty"`
 }
 
+// EnvelopeListTreatmentBody defines model for EnvelopeListTreatmentBody.
+type EnvelopeListTreatmentBody struct {
+	Data []TreatmentBody `json:"data"`
+	Meta Meta            `json:"meta"`
+	Page *Paging         `json:"page,omitempty"`
+}
+
 // EnvelopeProofBody defines model for EnvelopeProofBody.
 type EnvelopeProofBody struct {
 	Data ProofBody `json:"data"`
 	Meta Meta      `json:"meta"`
 	Page *Paging   `json:"page,omitempty"`
+}
+
+// EnvelopeTreatmentBody defines model for EnvelopeTreatmentBody.
+type EnvelopeTreatmentBody struct {
+	Data TreatmentBody `json:"data"`
+	Meta Meta          `json:"meta"`
+	Page *Paging       `json:"page,omitempty"`
 }
 
 // EnvelopeWholeBody defines model for EnvelopeWholeBody.
@@ -1388,6 +2142,25 @@ type TrailRow struct {
 	Resource   TrailResource `json:"resource"`
 }
 
+// TreatmentBody defines model for TreatmentBody.
+type TreatmentBody struct {
+	// AuditEventId The entry of its making.
+	AuditEventId openapi_types.UUID `json:"audit_event_id"`
+	CreatedAt    time.Time          `json:"created_at"`
+	EndedAt      *time.Time         `json:"ended_at,omitempty"`
+	From         time.Time          `json:"from"`
+	Id           openapi_types.UUID `json:"id"`
+	Issuer       string             `json:"issuer"`
+	PatientId    string             `json:"patient_id"`
+
+	// SelfWritten Who wrote it is whom it is about: it is no reason to see the chart.
+	SelfWritten bool `json:"self_written"`
+
+	// Subject Who of the staff.
+	Subject string    `json:"subject"`
+	To      time.Time `json:"to"`
+}
+
 // View defines model for View.
 type View struct {
 	Hidden []string `json:"hidden"`
@@ -1431,6 +2204,156 @@ type WholeLeaf struct {
 	Key string `json:"key"`
 }
 
+// ListAppointmentsParams defines parameters for ListAppointments.
+type ListAppointmentsParams struct {
+	// PatientId Whose. Without it, the caller's own.
+	PatientId *string `form:"patient_id,omitempty" json:"patient_id,omitempty"`
+
+	// Limit How many items at most.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor page.next of the page before. Everything else must be asked as it was then, but for the limit.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *ListAppointmentsParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ListAppointmentsParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// ListAppointmentsParamsXPurposeOfUse defines parameters for ListAppointments.
+type ListAppointmentsParamsXPurposeOfUse string
+
+// ListAppointmentsParamsXAccessReason defines parameters for ListAppointments.
+type ListAppointmentsParamsXAccessReason string
+
+// AddAppointmentParams defines parameters for AddAppointment.
+type AddAppointmentParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *AddAppointmentParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *AddAppointmentParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// AddAppointmentParamsXPurposeOfUse defines parameters for AddAppointment.
+type AddAppointmentParamsXPurposeOfUse string
+
+// AddAppointmentParamsXAccessReason defines parameters for AddAppointment.
+type AddAppointmentParamsXAccessReason string
+
+// EndAppointmentParams defines parameters for EndAppointment.
+type EndAppointmentParams struct {
+	// PatientId The patient whom it is about.
+	PatientId string `form:"patient_id" json:"patient_id"`
+
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *EndAppointmentParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *EndAppointmentParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// EndAppointmentParamsXPurposeOfUse defines parameters for EndAppointment.
+type EndAppointmentParamsXPurposeOfUse string
+
+// EndAppointmentParamsXAccessReason defines parameters for EndAppointment.
+type EndAppointmentParamsXAccessReason string
+
+// ListAssignmentsParams defines parameters for ListAssignments.
+type ListAssignmentsParams struct {
+	// PatientId Whose. Without it, the caller's own.
+	PatientId *string `form:"patient_id,omitempty" json:"patient_id,omitempty"`
+
+	// Limit How many items at most.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor page.next of the page before. Everything else must be asked as it was then, but for the limit.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *ListAssignmentsParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ListAssignmentsParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// ListAssignmentsParamsXPurposeOfUse defines parameters for ListAssignments.
+type ListAssignmentsParamsXPurposeOfUse string
+
+// ListAssignmentsParamsXAccessReason defines parameters for ListAssignments.
+type ListAssignmentsParamsXAccessReason string
+
+// AddAssignmentParams defines parameters for AddAssignment.
+type AddAssignmentParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *AddAssignmentParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *AddAssignmentParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// AddAssignmentParamsXPurposeOfUse defines parameters for AddAssignment.
+type AddAssignmentParamsXPurposeOfUse string
+
+// AddAssignmentParamsXAccessReason defines parameters for AddAssignment.
+type AddAssignmentParamsXAccessReason string
+
+// EndAssignmentParams defines parameters for EndAssignment.
+type EndAssignmentParams struct {
+	// PatientId The patient whom it is about.
+	PatientId string `form:"patient_id" json:"patient_id"`
+
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *EndAssignmentParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *EndAssignmentParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// EndAssignmentParamsXPurposeOfUse defines parameters for EndAssignment.
+type EndAssignmentParamsXPurposeOfUse string
+
+// EndAssignmentParamsXAccessReason defines parameters for EndAssignment.
+type EndAssignmentParamsXAccessReason string
+
 // ReadAuditCheckpointParams defines parameters for ReadAuditCheckpoint.
 type ReadAuditCheckpointParams struct {
 	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
@@ -1439,12 +2362,18 @@ type ReadAuditCheckpointParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *ReadAuditCheckpointParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ReadAuditCheckpointParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
 
 // ReadAuditCheckpointParamsXPurposeOfUse defines parameters for ReadAuditCheckpoint.
 type ReadAuditCheckpointParamsXPurposeOfUse string
+
+// ReadAuditCheckpointParamsXAccessReason defines parameters for ReadAuditCheckpoint.
+type ReadAuditCheckpointParamsXAccessReason string
 
 // ProveAuditEntryParams defines parameters for ProveAuditEntry.
 type ProveAuditEntryParams struct {
@@ -1454,12 +2383,18 @@ type ProveAuditEntryParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *ProveAuditEntryParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ProveAuditEntryParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
 
 // ProveAuditEntryParamsXPurposeOfUse defines parameters for ProveAuditEntry.
 type ProveAuditEntryParamsXPurposeOfUse string
+
+// ProveAuditEntryParamsXAccessReason defines parameters for ProveAuditEntry.
+type ProveAuditEntryParamsXAccessReason string
 
 // ListAuditLogsParams defines parameters for ListAuditLogs.
 type ListAuditLogsParams struct {
@@ -1496,6 +2431,9 @@ type ListAuditLogsParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *ListAuditLogsParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ListAuditLogsParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
@@ -1508,6 +2446,9 @@ type ListAuditLogsParamsBreakGlass string
 
 // ListAuditLogsParamsXPurposeOfUse defines parameters for ListAuditLogs.
 type ListAuditLogsParamsXPurposeOfUse string
+
+// ListAuditLogsParamsXAccessReason defines parameters for ListAuditLogs.
+type ListAuditLogsParamsXAccessReason string
 
 // ListUserAuditLogsParams defines parameters for ListUserAuditLogs.
 type ListUserAuditLogsParams struct {
@@ -1541,6 +2482,9 @@ type ListUserAuditLogsParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *ListUserAuditLogsParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ListUserAuditLogsParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
@@ -1553,6 +2497,9 @@ type ListUserAuditLogsParamsBreakGlass string
 
 // ListUserAuditLogsParamsXPurposeOfUse defines parameters for ListUserAuditLogs.
 type ListUserAuditLogsParamsXPurposeOfUse string
+
+// ListUserAuditLogsParamsXAccessReason defines parameters for ListUserAuditLogs.
+type ListUserAuditLogsParamsXAccessReason string
 
 // ListAccessesParams defines parameters for ListAccesses.
 type ListAccessesParams struct {
@@ -1568,12 +2515,18 @@ type ListAccessesParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *ListAccessesParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ListAccessesParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
 
 // ListAccessesParamsXPurposeOfUse defines parameters for ListAccesses.
 type ListAccessesParamsXPurposeOfUse string
+
+// ListAccessesParamsXAccessReason defines parameters for ListAccesses.
+type ListAccessesParamsXAccessReason string
 
 // ProveAccessesParams defines parameters for ProveAccesses.
 type ProveAccessesParams struct {
@@ -1583,12 +2536,18 @@ type ProveAccessesParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *ProveAccessesParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ProveAccessesParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
 
 // ProveAccessesParamsXPurposeOfUse defines parameters for ProveAccesses.
 type ProveAccessesParamsXPurposeOfUse string
+
+// ProveAccessesParamsXAccessReason defines parameters for ProveAccesses.
+type ProveAccessesParamsXAccessReason string
 
 // ReadAccountingParams defines parameters for ReadAccounting.
 type ReadAccountingParams struct {
@@ -1604,12 +2563,18 @@ type ReadAccountingParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *ReadAccountingParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ReadAccountingParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
 
 // ReadAccountingParamsXPurposeOfUse defines parameters for ReadAccounting.
 type ReadAccountingParamsXPurposeOfUse string
+
+// ReadAccountingParamsXAccessReason defines parameters for ReadAccounting.
+type ReadAccountingParamsXAccessReason string
 
 // RecordDisclosureParams defines parameters for RecordDisclosure.
 type RecordDisclosureParams struct {
@@ -1619,12 +2584,18 @@ type RecordDisclosureParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *RecordDisclosureParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *RecordDisclosureParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
 
 // RecordDisclosureParamsXPurposeOfUse defines parameters for RecordDisclosure.
 type RecordDisclosureParamsXPurposeOfUse string
+
+// RecordDisclosureParamsXAccessReason defines parameters for RecordDisclosure.
+type RecordDisclosureParamsXAccessReason string
 
 // PrintAccountingParams defines parameters for PrintAccounting.
 type PrintAccountingParams struct {
@@ -1640,12 +2611,18 @@ type PrintAccountingParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *PrintAccountingParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *PrintAccountingParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
 
 // PrintAccountingParamsXPurposeOfUse defines parameters for PrintAccounting.
 type PrintAccountingParamsXPurposeOfUse string
+
+// PrintAccountingParamsXAccessReason defines parameters for PrintAccounting.
+type PrintAccountingParamsXAccessReason string
 
 // AmendDisclosureParams defines parameters for AmendDisclosure.
 type AmendDisclosureParams struct {
@@ -1655,12 +2632,18 @@ type AmendDisclosureParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *AmendDisclosureParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *AmendDisclosureParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
 
 // AmendDisclosureParamsXPurposeOfUse defines parameters for AmendDisclosure.
 type AmendDisclosureParamsXPurposeOfUse string
+
+// AmendDisclosureParamsXAccessReason defines parameters for AmendDisclosure.
+type AmendDisclosureParamsXAccessReason string
 
 // ReadPatientParams defines parameters for ReadPatient.
 type ReadPatientParams struct {
@@ -1670,12 +2653,18 @@ type ReadPatientParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *ReadPatientParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ReadPatientParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
 
 // ReadPatientParamsXPurposeOfUse defines parameters for ReadPatient.
 type ReadPatientParamsXPurposeOfUse string
+
+// ReadPatientParamsXAccessReason defines parameters for ReadPatient.
+type ReadPatientParamsXAccessReason string
 
 // ReadPatientAuditParams defines parameters for ReadPatientAudit.
 type ReadPatientAuditParams struct {
@@ -1688,12 +2677,24 @@ type ReadPatientAuditParams struct {
 	// XPurposeOfUse Purpose of use, for the audit entry.
 	XPurposeOfUse *ReadPatientAuditParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
 
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ReadPatientAuditParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
 }
 
 // ReadPatientAuditParamsXPurposeOfUse defines parameters for ReadPatientAudit.
 type ReadPatientAuditParamsXPurposeOfUse string
+
+// ReadPatientAuditParamsXAccessReason defines parameters for ReadPatientAudit.
+type ReadPatientAuditParamsXAccessReason string
+
+// AddAppointmentJSONRequestBody defines body for AddAppointment for application/json ContentType.
+type AddAppointmentJSONRequestBody = AddTreatmentInputBody
+
+// AddAssignmentJSONRequestBody defines body for AddAssignment for application/json ContentType.
+type AddAssignmentJSONRequestBody = AddTreatmentInputBody
 
 // RecordDisclosureJSONRequestBody defines body for RecordDisclosure for application/json ContentType.
 type RecordDisclosureJSONRequestBody = RecordedBody
@@ -1774,6 +2775,70 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 
 // The interface specification for the client above.
 type ClientInterface interface {
+
+	// ListAppointments List appointments
+	//
+	// Those of a patient, or the caller's own; those that begin last come first. Ended ones are in it. For a nurse, clinician or admin with a second factor.
+	//
+	// Corresponds with GET /api/v1/appointments (the `ListAppointments` operationId).
+	ListAppointments(ctx context.Context, params *ListAppointmentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddAppointmentWithBody Add an appointment
+	//
+	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/appointments (the `AddAppointment` operationId).
+	AddAppointmentWithBody(ctx context.Context, params *AddAppointmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddAppointment Add an appointment
+	//
+	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/appointments (the `AddAppointment` operationId).
+	AddAppointment(ctx context.Context, params *AddAppointmentParams, body AddAppointmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndAppointment End an appointment
+	//
+	// From now on it is no reason to see the chart. It is never removed. For a nurse, clinician or admin with a second factor.
+	//
+	// Corresponds with DELETE /api/v1/appointments/{id} (the `EndAppointment` operationId).
+	EndAppointment(ctx context.Context, id openapi_types.UUID, params *EndAppointmentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAssignments List assignments
+	//
+	// Those of a patient, or the caller's own; those that begin last come first. Ended ones are in it. For a nurse, clinician or admin with a second factor.
+	//
+	// Corresponds with GET /api/v1/assignments (the `ListAssignments` operationId).
+	ListAssignments(ctx context.Context, params *ListAssignmentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddAssignmentWithBody Add an assignment
+	//
+	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/assignments (the `AddAssignment` operationId).
+	AddAssignmentWithBody(ctx context.Context, params *AddAssignmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddAssignment Add an assignment
+	//
+	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/assignments (the `AddAssignment` operationId).
+	AddAssignment(ctx context.Context, params *AddAssignmentParams, body AddAssignmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndAssignment End an assignment
+	//
+	// From now on it is no reason to see the chart. It is never removed. For a nurse, clinician or admin with a second factor.
+	//
+	// Corresponds with DELETE /api/v1/assignments/{id} (the `EndAssignment` operationId).
+	EndAssignment(ctx context.Context, id openapi_types.UUID, params *EndAssignmentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReadAuditCheckpoint Read the newest signed head of the trail
 	//
@@ -1880,6 +2945,150 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /patients/{id}/audit (the `ReadPatientAudit` operationId).
 	ReadPatientAudit(ctx context.Context, id string, params *ReadPatientAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+}
+
+// ListAppointments List appointments
+//
+// Those of a patient, or the caller's own; those that begin last come first. Ended ones are in it. For a nurse, clinician or admin with a second factor.
+//
+// Corresponds with GET /api/v1/appointments (the `ListAppointments` operationId).
+func (c *Client) ListAppointments(ctx context.Context, params *ListAppointmentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAppointmentsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddAppointmentWithBody Add an appointment
+//
+// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/appointments (the `AddAppointment` operationId).
+func (c *Client) AddAppointmentWithBody(ctx context.Context, params *AddAppointmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddAppointmentRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddAppointment Add an appointment
+//
+// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/appointments (the `AddAppointment` operationId).
+func (c *Client) AddAppointment(ctx context.Context, params *AddAppointmentParams, body AddAppointmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddAppointmentRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndAppointment End an appointment
+//
+// From now on it is no reason to see the chart. It is never removed. For a nurse, clinician or admin with a second factor.
+//
+// Corresponds with DELETE /api/v1/appointments/{id} (the `EndAppointment` operationId).
+func (c *Client) EndAppointment(ctx context.Context, id openapi_types.UUID, params *EndAppointmentParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndAppointmentRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAssignments List assignments
+//
+// Those of a patient, or the caller's own; those that begin last come first. Ended ones are in it. For a nurse, clinician or admin with a second factor.
+//
+// Corresponds with GET /api/v1/assignments (the `ListAssignments` operationId).
+func (c *Client) ListAssignments(ctx context.Context, params *ListAssignmentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAssignmentsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddAssignmentWithBody Add an assignment
+//
+// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/assignments (the `AddAssignment` operationId).
+func (c *Client) AddAssignmentWithBody(ctx context.Context, params *AddAssignmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddAssignmentRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddAssignment Add an assignment
+//
+// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/assignments (the `AddAssignment` operationId).
+func (c *Client) AddAssignment(ctx context.Context, params *AddAssignmentParams, body AddAssignmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddAssignmentRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndAssignment End an assignment
+//
+// From now on it is no reason to see the chart. It is never removed. For a nurse, clinician or admin with a second factor.
+//
+// Corresponds with DELETE /api/v1/assignments/{id} (the `EndAssignment` operationId).
+func (c *Client) EndAssignment(ctx context.Context, id openapi_types.UUID, params *EndAssignmentParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndAssignmentRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
 }
 
 // ReadAuditCheckpoint Read the newest signed head of the trail
@@ -2128,6 +3337,644 @@ func (c *Client) ReadPatientAudit(ctx context.Context, id string, params *ReadPa
 	return c.Client.Do(req)
 }
 
+// NewListAppointmentsRequest constructs an http.Request for the ListAppointments method
+func NewListAppointmentsRequest(server string, params *ListAppointmentsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/appointments")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.PatientId != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "patient_id", *params.PatientId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewAddAppointmentRequest calls the generic AddAppointment builder with application/json body
+func NewAddAppointmentRequest(server string, params *AddAppointmentParams, body AddAppointmentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddAppointmentRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewAddAppointmentRequestWithBody constructs an http.Request for the AddAppointment method, with any body, and a specified content type
+func NewAddAppointmentRequestWithBody(server string, params *AddAppointmentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/appointments")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewEndAppointmentRequest constructs an http.Request for the EndAppointment method
+func NewEndAppointmentRequest(server string, id openapi_types.UUID, params *EndAppointmentParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/appointments/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "patient_id", params.PatientId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListAssignmentsRequest constructs an http.Request for the ListAssignments method
+func NewListAssignmentsRequest(server string, params *ListAssignmentsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/assignments")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.PatientId != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "patient_id", *params.PatientId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewAddAssignmentRequest calls the generic AddAssignment builder with application/json body
+func NewAddAssignmentRequest(server string, params *AddAssignmentParams, body AddAssignmentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddAssignmentRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewAddAssignmentRequestWithBody constructs an http.Request for the AddAssignment method, with any body, and a specified content type
+func NewAddAssignmentRequestWithBody(server string, params *AddAssignmentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/assignments")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewEndAssignmentRequest constructs an http.Request for the EndAssignment method
+func NewEndAssignmentRequest(server string, id openapi_types.UUID, params *EndAssignmentParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/assignments/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "patient_id", params.PatientId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewReadAuditCheckpointRequest constructs an http.Request for the ReadAuditCheckpoint method
 func NewReadAuditCheckpointRequest(server string, params *ReadAuditCheckpointParams) (*http.Request, error) {
 	var err error
@@ -2176,15 +4023,26 @@ func NewReadAuditCheckpointRequest(server string, params *ReadAuditCheckpointPar
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -2247,15 +4105,26 @@ func NewProveAuditEntryRequest(server string, eventId openapi_types.UUID, params
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -2434,15 +4303,26 @@ func NewListAuditLogsRequest(server string, params *ListAuditLogsParams) (*http.
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -2616,15 +4496,26 @@ func NewListUserAuditLogsRequest(server string, userId string, params *ListUserA
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -2726,15 +4617,26 @@ func NewListAccessesRequest(server string, id string, params *ListAccessesParams
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -2797,15 +4699,26 @@ func NewProveAccessesRequest(server string, id string, params *ProveAccessesPara
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -2907,15 +4820,26 @@ func NewReadAccountingRequest(server string, id string, params *ReadAccountingPa
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -2991,15 +4915,26 @@ func NewRecordDisclosureRequestWithBody(server string, id string, params *Record
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -3101,15 +5036,26 @@ func NewPrintAccountingRequest(server string, id string, params *PrintAccounting
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -3192,15 +5138,26 @@ func NewAmendDisclosureRequestWithBody(server string, id string, disclosure open
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -3263,15 +5220,26 @@ func NewReadPatientRequest(server string, id string, params *ReadPatientParams) 
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -3361,15 +5329,26 @@ func NewReadPatientAuditRequest(server string, id string, params *ReadPatientAud
 			req.Header.Set("X-Purpose-Of-Use", headerParam1)
 		}
 
-		if params.Traceparent != nil {
+		if params.XAccessReason != nil {
 			var headerParam2 string
 
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("traceparent", headerParam2)
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
 		}
 
 	}
@@ -3420,6 +5399,78 @@ func WithBaseURL(baseURL string) ClientOption {
 
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
+
+	// ListAppointmentsWithResponse List appointments
+	//
+	// Those of a patient, or the caller's own; those that begin last come first. Ended ones are in it. For a nurse, clinician or admin with a second factor.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/appointments (the `ListAppointments` operationId).
+	ListAppointmentsWithResponse(ctx context.Context, params *ListAppointmentsParams, reqEditors ...RequestEditorFn) (*ListAppointmentsResponse, error)
+
+	// AddAppointmentWithBodyWithResponse Add an appointment
+	//
+	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/appointments (the `AddAppointment` operationId).
+	AddAppointmentWithBodyWithResponse(ctx context.Context, params *AddAppointmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddAppointmentResponse, error)
+
+	// AddAppointmentWithResponse Add an appointment
+	//
+	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/appointments (the `AddAppointment` operationId).
+	AddAppointmentWithResponse(ctx context.Context, params *AddAppointmentParams, body AddAppointmentJSONRequestBody, reqEditors ...RequestEditorFn) (*AddAppointmentResponse, error)
+
+	// EndAppointmentWithResponse End an appointment
+	//
+	// From now on it is no reason to see the chart. It is never removed. For a nurse, clinician or admin with a second factor.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/appointments/{id} (the `EndAppointment` operationId).
+	EndAppointmentWithResponse(ctx context.Context, id openapi_types.UUID, params *EndAppointmentParams, reqEditors ...RequestEditorFn) (*EndAppointmentResponse, error)
+
+	// ListAssignmentsWithResponse List assignments
+	//
+	// Those of a patient, or the caller's own; those that begin last come first. Ended ones are in it. For a nurse, clinician or admin with a second factor.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/assignments (the `ListAssignments` operationId).
+	ListAssignmentsWithResponse(ctx context.Context, params *ListAssignmentsParams, reqEditors ...RequestEditorFn) (*ListAssignmentsResponse, error)
+
+	// AddAssignmentWithBodyWithResponse Add an assignment
+	//
+	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/assignments (the `AddAssignment` operationId).
+	AddAssignmentWithBodyWithResponse(ctx context.Context, params *AddAssignmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddAssignmentResponse, error)
+
+	// AddAssignmentWithResponse Add an assignment
+	//
+	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/assignments (the `AddAssignment` operationId).
+	AddAssignmentWithResponse(ctx context.Context, params *AddAssignmentParams, body AddAssignmentJSONRequestBody, reqEditors ...RequestEditorFn) (*AddAssignmentResponse, error)
+
+	// EndAssignmentWithResponse End an assignment
+	//
+	// From now on it is no reason to see the chart. It is never removed. For a nurse, clinician or admin with a second factor.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/assignments/{id} (the `EndAssignment` operationId).
+	EndAssignmentWithResponse(ctx context.Context, id openapi_types.UUID, params *EndAssignmentParams, reqEditors ...RequestEditorFn) (*EndAssignmentResponse, error)
 
 	// ReadAuditCheckpointWithResponse Read the newest signed head of the trail
 	//
@@ -3546,6 +5597,344 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /patients/{id}/audit (the `ReadPatientAudit` operationId).
 	ReadPatientAuditWithResponse(ctx context.Context, id string, params *ReadPatientAuditParams, reqEditors ...RequestEditorFn) (*ReadPatientAuditResponse, error)
+}
+
+// ListAppointmentsResponse200Headers the declared response headers of an HTTP 200 response for ListAppointments
+type ListAppointmentsResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type ListAppointmentsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeListTreatmentBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListAppointmentsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAppointmentsResponse) GetJSON200() *EnvelopeListTreatmentBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListAppointmentsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAppointmentsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAppointmentsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAppointmentsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAppointmentsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// AddAppointmentResponse201Headers the declared response headers of an HTTP 201 response for AddAppointment
+type AddAppointmentResponse201Headers struct {
+	AuditEventId *string
+	Location     *string
+	XRequestId   *openapi_types.UUID
+}
+
+type AddAppointmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *EnvelopeTreatmentBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *AddAppointmentResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddAppointmentResponse) GetJSON201() *EnvelopeTreatmentBody {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddAppointmentResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddAppointmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddAppointmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddAppointmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddAppointmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// EndAppointmentResponse200Headers the declared response headers of an HTTP 200 response for EndAppointment
+type EndAppointmentResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type EndAppointmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeEndedBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *EndAppointmentResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EndAppointmentResponse) GetJSON200() *EnvelopeEndedBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EndAppointmentResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EndAppointmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndAppointmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndAppointmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndAppointmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListAssignmentsResponse200Headers the declared response headers of an HTTP 200 response for ListAssignments
+type ListAssignmentsResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type ListAssignmentsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeListTreatmentBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListAssignmentsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAssignmentsResponse) GetJSON200() *EnvelopeListTreatmentBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListAssignmentsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAssignmentsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAssignmentsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAssignmentsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAssignmentsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// AddAssignmentResponse201Headers the declared response headers of an HTTP 201 response for AddAssignment
+type AddAssignmentResponse201Headers struct {
+	AuditEventId *string
+	Location     *string
+	XRequestId   *openapi_types.UUID
+}
+
+type AddAssignmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *EnvelopeTreatmentBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *AddAssignmentResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddAssignmentResponse) GetJSON201() *EnvelopeTreatmentBody {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddAssignmentResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddAssignmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddAssignmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddAssignmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddAssignmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// EndAssignmentResponse200Headers the declared response headers of an HTTP 200 response for EndAssignment
+type EndAssignmentResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type EndAssignmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeEndedBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *EndAssignmentResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EndAssignmentResponse) GetJSON200() *EnvelopeEndedBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EndAssignmentResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EndAssignmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndAssignmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndAssignmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndAssignmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
 }
 
 // ReadAuditCheckpointResponse200Headers the declared response headers of an HTTP 200 response for ReadAuditCheckpoint
@@ -4214,6 +6603,126 @@ func (r ReadPatientAuditResponse) ContentType() string {
 	return ""
 }
 
+// ListAppointmentsWithResponse List appointments
+//
+// Those of a patient, or the caller's own; those that begin last come first. Ended ones are in it. For a nurse, clinician or admin with a second factor.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/appointments (the `ListAppointments` operationId).
+func (c *ClientWithResponses) ListAppointmentsWithResponse(ctx context.Context, params *ListAppointmentsParams, reqEditors ...RequestEditorFn) (*ListAppointmentsResponse, error) {
+	rsp, err := c.ListAppointments(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAppointmentsResponse(rsp)
+}
+
+// AddAppointmentWithBodyWithResponse Add an appointment
+//
+// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/appointments (the `AddAppointment` operationId).
+func (c *ClientWithResponses) AddAppointmentWithBodyWithResponse(ctx context.Context, params *AddAppointmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddAppointmentResponse, error) {
+	rsp, err := c.AddAppointmentWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddAppointmentResponse(rsp)
+}
+
+// AddAppointmentWithResponse Add an appointment
+//
+// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/appointments (the `AddAppointment` operationId).
+func (c *ClientWithResponses) AddAppointmentWithResponse(ctx context.Context, params *AddAppointmentParams, body AddAppointmentJSONRequestBody, reqEditors ...RequestEditorFn) (*AddAppointmentResponse, error) {
+	rsp, err := c.AddAppointment(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddAppointmentResponse(rsp)
+}
+
+// EndAppointmentWithResponse End an appointment
+//
+// From now on it is no reason to see the chart. It is never removed. For a nurse, clinician or admin with a second factor.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/appointments/{id} (the `EndAppointment` operationId).
+func (c *ClientWithResponses) EndAppointmentWithResponse(ctx context.Context, id openapi_types.UUID, params *EndAppointmentParams, reqEditors ...RequestEditorFn) (*EndAppointmentResponse, error) {
+	rsp, err := c.EndAppointment(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndAppointmentResponse(rsp)
+}
+
+// ListAssignmentsWithResponse List assignments
+//
+// Those of a patient, or the caller's own; those that begin last come first. Ended ones are in it. For a nurse, clinician or admin with a second factor.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/assignments (the `ListAssignments` operationId).
+func (c *ClientWithResponses) ListAssignmentsWithResponse(ctx context.Context, params *ListAssignmentsParams, reqEditors ...RequestEditorFn) (*ListAssignmentsResponse, error) {
+	rsp, err := c.ListAssignments(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAssignmentsResponse(rsp)
+}
+
+// AddAssignmentWithBodyWithResponse Add an assignment
+//
+// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/assignments (the `AddAssignment` operationId).
+func (c *ClientWithResponses) AddAssignmentWithBodyWithResponse(ctx context.Context, params *AddAssignmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddAssignmentResponse, error) {
+	rsp, err := c.AddAssignmentWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddAssignmentResponse(rsp)
+}
+
+// AddAssignmentWithResponse Add an assignment
+//
+// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/assignments (the `AddAssignment` operationId).
+func (c *ClientWithResponses) AddAssignmentWithResponse(ctx context.Context, params *AddAssignmentParams, body AddAssignmentJSONRequestBody, reqEditors ...RequestEditorFn) (*AddAssignmentResponse, error) {
+	rsp, err := c.AddAssignment(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddAssignmentResponse(rsp)
+}
+
+// EndAssignmentWithResponse End an assignment
+//
+// From now on it is no reason to see the chart. It is never removed. For a nurse, clinician or admin with a second factor.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/assignments/{id} (the `EndAssignment` operationId).
+func (c *ClientWithResponses) EndAssignmentWithResponse(ctx context.Context, id openapi_types.UUID, params *EndAssignmentParams, reqEditors ...RequestEditorFn) (*EndAssignmentResponse, error) {
+	rsp, err := c.EndAssignment(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndAssignmentResponse(rsp)
+}
+
 // ReadAuditCheckpointWithResponse Read the newest signed head of the trail
 //
 // The trail is a log (RFC 6962) whose heads are signed notes (C2SP tlog-checkpoint) that witnesses cosign. For the practice's officer, and its admin with a second factor. Its tiles (C2SP tlog-tiles) are under /api/v1/audit/log/{epoch}/tile/.
@@ -4422,6 +6931,338 @@ func (c *ClientWithResponses) ReadPatientAuditWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseReadPatientAuditResponse(rsp)
+}
+
+// ParseListAppointmentsResponse parses an HTTP response from a ListAppointmentsWithResponse call
+func ParseListAppointmentsResponse(rsp *http.Response) (*ListAppointmentsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAppointmentsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeListTreatmentBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListAppointmentsResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseAddAppointmentResponse parses an HTTP response from a AddAppointmentWithResponse call
+func ParseAddAppointmentResponse(rsp *http.Response) (*AddAppointmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddAppointmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest EnvelopeTreatmentBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers AddAppointmentResponse201Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseEndAppointmentResponse parses an HTTP response from a EndAppointmentWithResponse call
+func ParseEndAppointmentResponse(rsp *http.Response) (*EndAppointmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndAppointmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeEndedBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers EndAppointmentResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListAssignmentsResponse parses an HTTP response from a ListAssignmentsWithResponse call
+func ParseListAssignmentsResponse(rsp *http.Response) (*ListAssignmentsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAssignmentsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeListTreatmentBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListAssignmentsResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseAddAssignmentResponse parses an HTTP response from a AddAssignmentWithResponse call
+func ParseAddAssignmentResponse(rsp *http.Response) (*AddAssignmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddAssignmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest EnvelopeTreatmentBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers AddAssignmentResponse201Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseEndAssignmentResponse parses an HTTP response from a EndAssignmentWithResponse call
+func ParseEndAssignmentResponse(rsp *http.Response) (*EndAssignmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndAssignmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeEndedBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers EndAssignmentResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
 }
 
 // ParseReadAuditCheckpointResponse parses an HTTP response from a ReadAuditCheckpointWithResponse call
