@@ -195,7 +195,6 @@ func (m *audited) report(r *result) {
 		return median(v)
 	}
 	rate := func(l load) float64 { return l.perSecond }
-	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	r.figure("select_per_second", each(m.a, rate), "1/s", fmt.Sprintf("A: pgbench, point select by primary key, prepared, %d clients", m.conns))
 	r.figure("select_insert_per_second", each(m.b, rate), "1/s", "B: pgbench, `BEGIN; SELECT; INSERT audit; COMMIT`, into a trail with the columns and indexes of ours")
 	r.figure("select_insert_bare_per_second", each(m.bare, rate), "1/s", "the same into a trail with a primary key and no other index, in which nothing can be found")

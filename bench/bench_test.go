@@ -20,7 +20,7 @@ func TestWithoutARunTheBenchmarksAreListed(t *testing.T) {
 	if err := run(t.Context(), nil, &out, &progress); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"audited-reads", "import", "strict", "read-patient", "append-audit", "trail_reading", "decide"} {
+	for _, name := range []string{"audited-reads", "import", "crud", "strict", "read-patient", "append-audit", "trail_reading", "decide"} {
 		if !strings.Contains(out.String(), name+" ") {
 			t.Errorf("%s is not in the list:\n%s", name, out.String())
 		}
@@ -37,6 +37,8 @@ func TestMistakesAreSaid(t *testing.T) {
 		"a stray word":         {[]string{"audited-reads"}, "named with -run"},
 		"no connections":       {[]string{"-run", "decide", "-conns", "0"}, "-conns must be 1 to 256"},
 		"no entries":           {[]string{"-run", "trail_reading", "-entries", "10"}, "-entries must be 1000"},
+		"no users":             {[]string{"-run", "crud", "-users", "0"}, "-users must be 1 to 10000"},
+		"shrinking sizes":      {[]string{"-run", "crud", "-patients", "1000,100"}, "growing numbers"},
 		"no time":              {[]string{"-run", "decide", "-seconds", "0"}, "-seconds 1 to 3600"},
 		"an unknown option":    {[]string{"-fast"}, "not defined: -fast"},
 	} {

@@ -30,6 +30,7 @@ type benchmark struct {
 var all = []benchmark{
 	{"audited-reads", "GET /patients/{id} over HTTP against pgbench on the same PostgreSQL", auditedReads},
 	{"import", "medirecord import of ../shared/data/dev, twice", importing},
+	{"crud", "300 users create, read, update and delete patients and records, with few and many patients", crud},
 	{"strict", "GET /patients/{id} with MEDIRECORD_STRICT_READS against the same without", strictReads},
 	{"read-patient", "the door in this process: gate, row security, decryption, durable entry", readPatient},
 	{"append-audit", "trail.Append: 32 callers sharing commits against a commit for each entry", appendAudit},
@@ -53,6 +54,8 @@ type options struct {
 	seconds       int
 	sample        int
 	entries       int
+	users         int
+	patients      sizes
 	data          string
 	binary        string
 	profile       bool
@@ -73,7 +76,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, out, progress io.Writer) error {
-	var o options
+	o := options{patients: sizes{10_000, 100_000}}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	name := flags.String("run", "", "benchmark to run, or all; without it they are listed")
@@ -84,6 +87,8 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	flags.IntVar(&o.seconds, "seconds", 8, "how long each measurement lasts")
 	flags.IntVar(&o.sample, "sample", 1000, "sample patients of audited-reads and read-patient")
 	flags.IntVar(&o.entries, "entries", 10_000_000, "entries of trail_reading")
+	flags.IntVar(&o.users, "users", 300, "virtual users of crud")
+	flags.Var(&o.patients, "patients", "how many `patients` are in the database when crud measures, one after the other")
 	flags.StringVar(&o.data, "data", "../shared/data/dev", "what import imports")
 	flags.StringVar(&o.binary, "binary", "", "measure this medirecord instead of building one")
 	flags.BoolVar(&o.profile, "profile", false, "audited-reads: one round more under perf, to say where the time goes")
@@ -96,6 +101,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	}
 	if o.conns < 1 || o.conns > maxConns || o.rounds < 1 || o.rounds > 100 || o.seconds < 1 || o.seconds > 3600 || o.sample < 2 || o.sample > 100_000 {
 		return fmt.Errorf("-conns must be 1 to %d, -rounds 1 to 100, -seconds 1 to 3600, -sample 2 to 100000", maxConns)
+	}
+	if o.users < 1 || o.users > 10_000 {
+		return errors.New("-users must be 1 to 10000")
 	}
 	if o.entries < 1000 || o.entries > 100_000_000 {
 		return errEntries

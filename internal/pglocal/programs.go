@@ -172,7 +172,7 @@ func (p programs) initdbOptions() []string {
 	if p.major >= 17 {
 		return append(options, "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 	}
-	return append(options, "--locale=C.UTF-8", "--lc-collate=C")
+	return append(options, "--locale=C.UTF-8")
 }
 
 // fingerprint names what decides how a new scratch folder looks.

@@ -70,7 +70,9 @@ func Bootstrap(ctx context.Context, conn *pgx.Conn, databases ...string) error {
 		}
 		db := pgx.Identifier{name}.Sanitize()
 		if !there {
-			if _, err := conn.Exec(ctx, `create database `+db); err != nil {
+			// Texts are compared as bytes: ids and codes have no language, and an
+			// index of them costs a third less to write.
+			if _, err := conn.Exec(ctx, `create database `+db+` template template0 encoding 'UTF8' lc_collate 'C'`); err != nil {
 				return fmt.Errorf("creating database %s: %w", name, err)
 			}
 		}

@@ -284,6 +284,13 @@ func bootstrap(t *testing.T, m *migrations) {
 			union all select concat_ws(' ', datname, datacl, datdba) from pg_database) as l (line)`)
 		return s
 	}
+	t.Run("texts compare as bytes", func(t *testing.T) {
+		var collate string
+		medtest.Scan(t, m.super, []any{&collate}, `select datcollate from pg_database where datname = $1`, db)
+		if collate != "C" {
+			t.Errorf("got the rules of %s", collate)
+		}
+	})
 	t.Run("again changes nothing", func(t *testing.T) {
 		before := state()
 		for range 2 {

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// templates is how many charts are made over HTTP for the others to be copies of.
+const templates = 20
+
+// crud measures the record API as the public benchmarks of FHIR servers do:
+// each virtual user creates, reads, updates and deletes a patient and four
+// records, in equal parts, again and again; first with few patients in the
+// database, then with many. Those are copies of charts that were made over
+// HTTP, with keys, manifests and blind indexes of their own, so that tables and
+// indexes are as large as they would be; what is measured is never a copy.
+func crud(ctx context.Context, b *bench, r *result) error {
+	s, err := b.start(ctx, 2)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	u := newUsers(s, b.users)
+	for range templates {
+		if err := u.chart(ctx, nil, false); err != nil {
+			return fmt.Errorf("making the first charts: %w", err)
+		}
+	}
+	var at []crudLoad
+	for _, n := range b.patients {
+		if err := b.fill(ctx, s, n); err != nil {
+			return err
+		}
+		l, err := u.measure(ctx, b, n)
+		if err != nil {
+			return err
+		}
+		at = append(at, *l)
+	}
+	reportCRUD(r, at, b)
+	return nil
+}
+
+// crudLoad is what one load found, at one size of the database.
+type crudLoad struct {
+	patients  int
+	requests  int64
+	elapsed   time.Duration
+	took      map[string][]time.Duration // by operation, sorted
+	spent     usage
+	perChart  float64 // bytes on disk of one patient with four records and their versions
+	databases float64 // bytes of both databases before
+}
+
+// operations are measured, in this order.
+var operations = []string{
+	"create_patient", "create_record", "read_patient", "read_record", "update_patient", "update_record", "delete_record", "delete_patient",
+}
+
+// kinds are the records of each patient, with bodies that are a real one's size.
+var crudRecords = []string{
+	`{"kind":"condition","code":[{"system":"http://snomed.info/sct","code":"44054006","display":"Diabetes mellitus type 2"}],"status":"active","effective":{"start":"2021-04-02"},"note":"Found at a yearly visit; diet first."}`,
+	`{"kind":"observation","code":[{"system":"http://loinc.org","code":"4548-4","display":"Hemoglobin A1c/Hemoglobin.total in Blood"}],"status":"final","effective":{"start":"2026-03-01T09:30:00Z"},"value":{"quantity":"6.4 %"}}`,
+	`{"kind":"medication","code":[{"system":"http://www.nlm.nih.gov/research/umls/rxnorm","code":"860975","display":"Metformin hydrochloride 500 MG"}],"status":"active","effective":{"start":"2026-03-02"},"note":"Twice a day with meals."}`,
+	`{"kind":"encounter","code":[{"system":"http://snomed.info/sct","code":"185349003","display":"Encounter for check up"}],"status":"finished","effective":{"start":"2026-03-01T09:00:00Z","end":"2026-03-01T09:40:00Z"}}`,
+}
+
+// users are the virtual users: each a goroutine with a connection of its own.
+type users struct {
+	s      *system
+	n      int
+	client *http.Client
+}
+
+func newUsers(s *system, n int) *users {
+	return &users{s, n, &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConns: n, MaxIdleConnsPerHost: n}}}
+}
+
+// call sends one request and notes how long its answer took under the
+// operation's name. It reports an answer with another status.
+func (u *users) call(ctx context.Context, took map[string][]time.Duration, operation, method, path, body, match, role string, want int) (id, etag string, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, u.s.API+"/api/v1/patients"+path, strings.NewReader(body))
+	if err != nil {
+		return "", "", err
+	}
+	req.Header.Set("Authorization", "Bearer "+u.s.Tokens[role])
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if match != "" {
+		req.Header.Set("If-Match", match)
+	}
+	start := time.Now()
+	resp, err := u.client.Do(req)
+	if err != nil {
+		return "", "", err
+	}
+	answer, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		return "", "", err
+	}
+	if took != nil {
+		took[operation] = append(took[operation], time.Since(start))
+	}
+	if resp.StatusCode != want {
+		var p struct{ Code string }
+		_ = json.Unmarshal(answer, &p)
+		return "", "", fmt.Errorf("%s: %d %s", operation, resp.StatusCode, p.Code)
+	}
+	var out struct{ Data struct{ ID string } }
+	if len(bytes.TrimSpace(answer)) > 0 {
+		if err := json.Unmarshal(answer, &out); err != nil {
+			return "", "", fmt.Errorf("%s: %w", operation, err)
+		}
+	}
+	return out.Data.ID, resp.Header.Get("ETag"), nil
+}
+
+// chart is one patient's life: with deletes, the whole of it.
+func (u *users) chart(ctx context.Context, took map[string][]time.Duration, deletes bool) error {
+	n := rand.IntN(1e9) //nolint:gosec // a made-up patient
+	person := fmt.Sprintf(`{"mrn":"B-%09d","name":{"family":"Bench%05d","given":["Pat"]},"ssn":"%03d-%02d-%04d","dob":"19%02d-0%d-1%d","sex":"female",`+
+		`"address":{"line":["1 Main Street"],"city":"Springfield","state":"IL","postal_code":"62701"},"phone":"+1 555 %03d %04d","email":"p%d@example.org","insurance":{"payer":"County Health Plan","member_id":"CHP-%09d"}}`,
+		n, n%99991, 100+n%500, 10+n%80, 1+n%9998, n%100, 1+n%9, n%10, 200+n%700, n%9999, n, n)
+	patient, _, err := u.call(ctx, took, "create_patient", http.MethodPost, "", person, "", "clinician", http.StatusCreated)
+	if err != nil {
+		return err
+	}
+	at := "/" + patient
+	records := make([]string, len(crudRecords))
+	tags := make([]string, len(crudRecords))
+	for i, body := range crudRecords {
+		if records[i], _, err = u.call(ctx, took, "create_record", http.MethodPost, at+"/records", body, "", "clinician", http.StatusCreated); err != nil {
+			return err
+		}
+	}
+	_, tag, err := u.call(ctx, took, "read_patient", http.MethodGet, at, "", "", "clinician", http.StatusOK)
+	if err != nil {
+		return err
+	}
+	for i, id := range records {
+		if _, tags[i], err = u.call(ctx, took, "read_record", http.MethodGet, at+"/records/"+id, "", "", "clinician", http.StatusOK); err != nil {
+			return err
+		}
+	}
+	if _, _, err = u.call(ctx, took, "update_patient", http.MethodPatch, at, `{"phone":"+1 555 0199"}`, tag, "clinician", http.StatusOK); err != nil {
+		return err
+	}
+	for i, id := range records {
+		if _, tags[i], err = u.call(ctx, took, "update_record", http.MethodPatch, at+"/records/"+id, `{"note":"Looked at again."}`, tags[i], "clinician", http.StatusOK); err != nil {
+			return err
+		}
+	}
+	if !deletes {
+		return nil
+	}
+	for i, id := range records {
+		if _, _, err = u.call(ctx, took, "delete_record", http.MethodDelete, at+"/records/"+id, "", tags[i], "clinician", http.StatusNoContent); err != nil {
+			return err
+		}
+	}
+	// A tag names what its caller sees: the admin's is the admin's.
+	if _, tag, err = u.call(ctx, took, "read_patient", http.MethodGet, at, "", "", "admin", http.StatusOK); err != nil {
+		return err
+	}
+	_, _, err = u.call(ctx, took, "delete_patient", http.MethodDelete, at, "", tag, "admin", http.StatusNoContent)
+	return err
+}
+
+// measure lets all users work for the time of a measurement. A request that is
+// refused or fails ends it.
+func (u *users) measure(ctx context.Context, b *bench, n int) (*crudLoad, error) {
+	l := &crudLoad{patients: n, took: map[string][]time.Duration{}, spent: usage{}}
+	size, err := u.s.size(ctx)
+	if err != nil {
+		return nil, err
+	}
+	before, err := u.s.usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own := ownCPU()
+	until, cancel := context.WithTimeout(ctx, time.Duration(b.seconds)*time.Second)
+	defer cancel()
+	var (
+		mu     sync.Mutex
+		first  error
+		charts int
+		group  sync.WaitGroup
+	)
+	start := time.Now()
+	for range u.n {
+		group.Go(func() {
+			took := map[string][]time.Duration{}
+			done := 0
+			var err error
+			for ; until.Err() == nil && err == nil; done++ { // a chart that was begun is ended
+				err = u.chart(ctx, took, true)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			charts += done
+			for op, d := range took {
+				l.took[op] = append(l.took[op], d...)
+				l.requests += int64(len(d))
+			}
+			if first == nil {
+				first = err
+			}
+		})
+	}
+	group.Wait()
+	l.elapsed = time.Since(start)
+	if first != nil {
+		return nil, first
+	}
+	after, err := u.s.usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.spent.add(before, after)
+	l.spent["load generator"] = ownCPU() - own
+	now, err := u.s.size(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.databases, l.perChart = size, (now-size)/float64(max(1, charts))
+	for _, d := range l.took {
+		slices.Sort(d)
+	}
+	b.say("%d patients: %.0f requests/s by %d users, %d charts", n, float64(l.requests)/l.elapsed.Seconds(), u.n, charts)
+	return l, nil
+}
+
+// size returns the bytes of charts, keys and what finds them; the trail is
+// measured elsewhere.
+func (s *system) size(ctx context.Context) (float64, error) {
+	var total float64
+	for _, q := range []struct{ db, sql string }{
+		{s.Database.Name, "select coalesce(sum(pg_total_relation_size(c.oid)), 0) from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'medirecord' and c.relkind = 'r'"},
+		{s.keyDatabase(), "select coalesce(sum(pg_total_relation_size(c.oid)), 0) from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'keys' and c.relkind = 'r'"},
+	} {
+		out, err := s.sql(ctx, q.db, q.sql)
+		if err != nil {
+			return 0, err
+		}
+		v, err := strconv.ParseFloat(out, 64)
+		if err != nil {
+			return 0, err
+		}
+		total += v
+	}
+	return total, nil
+}
+
+// keyDatabase is the name of the key store's database.
+func (s *system) keyDatabase() string {
+	name, _, _ := strings.Cut(s.Database.KeystoreURL[strings.LastIndex(s.Database.KeystoreURL, "/")+1:], "?")
+	return name
+}
+
+// copyStep is how many patients are copied at a time.
+const copyStep = 50_000
+
+// fill copies the first charts until there are so many patients.
+func (b *bench) fill(ctx context.Context, s *system, n int) error {
+	have, err := s.count(ctx, "select count(*) from medirecord.patient")
+	if err != nil {
+		return err
+	}
+	clinical, err := loads.ReadFile("load/fill.sql")
+	if err != nil {
+		return err
+	}
+	keys, err := loads.ReadFile("load/fillkeys.sql")
+	if err != nil {
+		return err
+	}
+	for from := int(have) + 1; from <= n; from += copyStep {
+		to := min(n, from+copyStep-1)
+		set := fmt.Sprintf("\\set from %d\n\\set to %d\n", from, to)
+		if _, err := s.sql(ctx, s.Database.Name, set+string(clinical)); err != nil {
+			return err
+		}
+		if _, err := s.sql(ctx, s.keyDatabase(), set+string(keys)); err != nil {
+			return err
+		}
+		b.say("%d of %d patients", to, n)
+	}
+	const settle = "set vacuum_cost_delay = 0; vacuum (analyze) medirecord.patient, medirecord.record, medirecord.blind_index, medirecord.manifest; checkpoint"
+	_, err = s.sql(ctx, s.Database.Name, settle)
+	return err
+}
+
+func reportCRUD(r *result, at []crudLoad, b *bench) {
+	for _, l := range at {
+		size := strconv.Itoa(l.patients)
+		r.figure("requests_per_second_"+size, float64(l.requests)/l.elapsed.Seconds(), "1/s", fmt.Sprintf("%d virtual users, %s patients", b.users, size))
+		r.figure("bytes_per_patient_"+size, l.perChart, "B", "on disk: a patient, four records, their versions, manifest, indexes, key; without the trail")
+		for _, op := range operations {
+			r.figure(op+"_ms_p50_"+size, ms(quantile(l.took[op], .5)), "ms", "")
+			r.figure(op+"_ms_p99_"+size, ms(quantile(l.took[op], .99)), "ms", "")
+		}
+		r.note("With %s patients:\n\n%s", size, strings.Replace(l.spent.table(l.requests, l.elapsed, b.machine.cores), "one read", "one request", 1))
+	}
+	if len(at) < 2 {
+		return
+	}
+	small, large := at[0], at[len(at)-1]
+	worst := 0.0
+	for _, op := range operations {
+		growth := float64(quantile(large.took[op], .99)) / float64(max(1, quantile(small.took[op], .99)))
+		worst = max(worst, growth)
+		r.ratio(op+"_p99_growth", growth, fmt.Sprintf("p99 with %d patients ÷ with %d", large.patients, small.patients))
+	}
+	r.ratio("worst_p99_growth", worst, "wanted at most 1.3")
+	r.ratio("rate_growth", float64(large.requests)/large.elapsed.Seconds()/(float64(small.requests)/small.elapsed.Seconds()), "requests a second, many ÷ few patients")
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// sizes is a list of numbers of patients, growing.
+type sizes []int
+
+var errSizes = errors.New("growing numbers of patients from 100 to 10000000, as 10000,1000000")
+
+func (s *sizes) String() string {
+	var b strings.Builder
+	for i, n := range *s {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.Itoa(n))
+	}
+	return b.String()
+}
+
+func (s *sizes) Set(text string) error {
+	var out []int
+	for part := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(part)
+		if err != nil || n < 100 || n > 10_000_000 || len(out) > 0 && n <= out[len(out)-1] {
+			return errSizes
+		}
+		out = append(out, n)
+	}
+	*s = out
+	return nil
+}
