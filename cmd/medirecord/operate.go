@@ -14,6 +14,11 @@ import (
 type practiceCmd struct {
 	Add  practiceAddCmd  `cmd:"" help:"Make a practice with its keys."`
 	List practiceListCmd `cmd:"" help:"List the practices."`
+
+	Trust    practiceTrustCmd    `cmd:"" help:"Believe a source of imports when it says who treats whom."`
+	Distrust practiceDistrustCmd `cmd:"" help:"Believe it no more."`
+	Enroll   practiceEnrollCmd   `cmd:"" help:"Say which login a source's practitioner is."`
+	Dismiss  practiceDismissCmd  `cmd:"" help:"Say that a practitioner is that login no more."`
 }
 
 type practiceAddCmd struct {
@@ -63,6 +68,7 @@ func (c *practiceListCmd) Run(e *env) error {
 type importCmd struct {
 	Practice string   `required:"" help:"The practice that takes the patients in."`
 	Data     string   `type:"path" help:"Folder of a development server, in place of the configuration."`
+	Source   string   `help:"Name of the source. Who treats whom is kept under it, and counts while the practice trusts it."`
 	Workers  int      `default:"2" help:"Bundles in flight."`
 	Paths    []string `arg:"" type:"path" help:"Bundles (.json, .json.gz), folders of them, bulk NDJSON folders."`
 }
@@ -86,7 +92,7 @@ func (c *importCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	all, err := app.Import(e.ctx, cfg, c.Practice, c.Paths, c.Workers, e.out)
+	all, err := app.Import(e.ctx, cfg, c.Practice, c.Source, c.Paths, c.Workers, e.out)
 	if err != nil {
 		return err
 	}

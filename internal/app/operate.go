@@ -33,7 +33,7 @@ func DevConfig(dir, service string) (*Config, error) {
 // Import imports FHIR bundles and NDJSON folders into a practice, through the
 // door as the service import, and reports to out. It returns whether all that
 // was found is in.
-func Import(ctx context.Context, cfg *Config, practice string, paths []string, workers int, out io.Writer) (bool, error) {
+func Import(ctx context.Context, cfg *Config, practice, source string, paths []string, workers int, out io.Writer) (bool, error) {
 	id, err := med.ParsePracticeID(practice)
 	if err != nil {
 		return false, err
@@ -49,7 +49,7 @@ func Import(ctx context.Context, cfg *Config, practice string, paths []string, w
 	}
 	defer door.Close()
 	sum, err := intake.Run(ctx, intake.Options{
-		Paths: paths, Practice: id, Caller: chart.Importer(operatorName()), Chart: door.Chart, Workers: workers, Progress: os.Stderr, Now: time.Now,
+		Paths: paths, Practice: id, Source: source, Caller: chart.Importer(operatorName()), Chart: door.Chart, Workers: workers, Progress: os.Stderr, Now: time.Now,
 	})
 	if rerr := sum.Report(out); err == nil {
 		err = rerr
@@ -93,4 +93,30 @@ func withOperator(ctx context.Context, cfg *Config, work func(*Door) error) erro
 	}
 	defer door.Close()
 	return work(door)
+}
+
+// TrustSource has a practice believe a source of imports when it says who treats
+// whom, or believe it no more.
+func TrustSource(ctx context.Context, cfg *Config, practice, source string, trusted bool) error {
+	return enrolling(ctx, cfg, practice, func(d *Door, c med.Caller, id med.PracticeID) error {
+		return d.Chart.TrustSource(ctx, c, id, source, trusted)
+	})
+}
+
+// EnrollStaff says which login a practitioner of a source is.
+func EnrollStaff(ctx context.Context, cfg *Config, practice string, m chart.StaffMember) error {
+	return enrolling(ctx, cfg, practice, func(d *Door, c med.Caller, id med.PracticeID) error { return d.Chart.EnrollStaff(ctx, c, id, m) })
+}
+
+// DismissStaff says that a practitioner is that login no more.
+func DismissStaff(ctx context.Context, cfg *Config, practice string, m chart.StaffMember) error {
+	return enrolling(ctx, cfg, practice, func(d *Door, c med.Caller, id med.PracticeID) error { return d.Chart.DismissStaff(ctx, c, id, m) })
+}
+
+func enrolling(ctx context.Context, cfg *Config, practice string, work func(*Door, med.Caller, med.PracticeID) error) error {
+	id, err := med.ParsePracticeID(practice)
+	if err != nil {
+		return err
+	}
+	return withOperator(ctx, cfg, func(d *Door) error { return work(d, chart.Operator(operatorName()), id) })
 }

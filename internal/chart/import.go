@@ -31,6 +31,10 @@ type Bundle struct {
 	Patient med.Patient // SourceID names them at the source; ID, when set, is kept if it is free
 	Records []med.Record
 	Hash    [32]byte // of the bundle's bytes
+	// Source is the name under which a practice may trust this import to say who
+	// treats whom; without one, Treatments are not kept.
+	Source     string
+	Treatments []med.SourceTreatment
 }
 
 // Imported says what an import did.
@@ -82,7 +86,15 @@ func (s *Service) importBundle(ctx context.Context, in *entered, practice med.Pr
 		}
 		return Imported{}, err
 	}
-	digest, err := it.index.Digest("intake", b.Hash[:])
+	parts := [][]byte{b.Hash[:]}
+	if b.Source != "" {
+		if !sourceName(b.Source) {
+			return Imported{}, errSourceName()
+		}
+		// The same bundle from a source that is named now brings its relations.
+		parts = append(parts, []byte(b.Source))
+	}
+	digest, err := it.index.Digest("intake", parts...)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -467,6 +479,9 @@ func (s *Service) finish(ctx context.Context, tx pgx.Tx, in *entered, it *intake
 		}
 	}
 	if err := s.index(ctx, tx, it, &b.Patient); err != nil {
+		return err
+	}
+	if err := s.importTreatments(ctx, tx, in, it, b); err != nil {
 		return err
 	}
 	if err := s.db.Q.AddIntake(ctx, tx, pgdb.AddIntakeParams{PracticeID: practice, Digest: it.digest, PatientID: patient, EventID: event}); err != nil {

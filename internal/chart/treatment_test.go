@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/medirecord/medirecord/internal/chart"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/medtest"
 )
@@ -200,4 +201,63 @@ func TestRelationsAreWrittenListedAndEnded(t *testing.T) {
 			t.Errorf("%s ends: got %v, want %v", name, err, tc.want.Slug)
 		}
 	}
+}
+
+func TestAnImportSaysWhoTreatsOnceItIsTrusted(t *testing.T) {
+	t.Parallel()
+	w := newWard(t)
+	now := time.Now()
+	b := bundle("visits", medtest.Alice())
+	b.Source = "ehr"
+	b.Treatments = []med.SourceTreatment{
+		{Origin: "Encounter/1 npi|1", Kind: med.TreatmentEncounter, Practitioner: "npi|1", From: now.Add(-time.Hour), To: now},
+		{Origin: "Encounter/1 npi|1", Kind: med.TreatmentEncounter, Practitioner: "npi|1", From: now.Add(-time.Hour), To: now}, // twice in one visit
+		{Origin: "CareTeam/1 npi|2", Kind: med.TreatmentCareTeam, Practitioner: "npi|2", From: now.AddDate(-1, 0, 0), Open: true},
+	}
+	door, desk := w.Door(t, "import"), w.Door(t, "operator")
+	hand := func(b chart.Bundle) {
+		t.Helper()
+		done, err := door.Import(t.Context(), chart.Importer("test"), medtest.North, b)
+		noError(t, err)
+		w.alice = done.Patient
+	}
+	hand(b)
+	op := chart.Operator("test")
+	doc := chart.StaffMember{Source: "ehr", Practitioner: "npi|1", Issuer: w.Caller(t, w.clinician).Issuer, Subject: "doc"}
+	w.sees(t, w.clinician, "nobody trusts the source", false)
+	noError(t, desk.TrustSource(t.Context(), op, medtest.North, "ehr", true))
+	w.sees(t, w.clinician, "nobody knows who that is", false)
+	noError(t, desk.EnrollStaff(t.Context(), op, medtest.North, doc))
+	w.sees(t, w.clinician, "they had a visit", true)
+	w.sees(t, w.nosy, "somebody else", false)
+	for name, err := range map[string]error{
+		"trusted twice":  desk.TrustSource(t.Context(), op, medtest.North, "ehr", true),
+		"enrolled twice": desk.EnrollStaff(t.Context(), op, medtest.North, doc),
+	} {
+		if med.KindOf(err) != med.Conflict {
+			t.Errorf("%s: got %v, want Conflict", name, err)
+		}
+	}
+	if err := w.Chart.TrustSource(t.Context(), op, medtest.North, "other", true); err == nil {
+		t.Error("the API's own door trusted a source")
+	}
+	if err := desk.TrustSource(t.Context(), op, medtest.North, "api", true); med.KindOf(err) != med.Invalid {
+		t.Errorf("what people write, as a source: got %v", err)
+	}
+
+	noError(t, desk.DismissStaff(t.Context(), op, medtest.North, doc))
+	w.sees(t, w.clinician, "dismissed", false)
+	doc.Practitioner = "npi|2"
+	noError(t, desk.EnrollStaff(t.Context(), op, medtest.North, doc))
+	w.sees(t, w.clinician, "of the care team", true)
+	noError(t, desk.TrustSource(t.Context(), op, medtest.North, "ehr", false))
+	w.sees(t, w.clinician, "the source is trusted no more", false)
+	noError(t, desk.TrustSource(t.Context(), op, medtest.North, "ehr", true))
+
+	// The source takes it back.
+	newer := b
+	newer.Hash[0]++
+	newer.Treatments = []med.SourceTreatment{{Origin: "CareTeam/1 npi|2", Kind: med.TreatmentCareTeam, Practitioner: "npi|2", Void: true}}
+	hand(newer)
+	w.sees(t, w.clinician, "whom the source took off the team", false)
 }

@@ -18,6 +18,8 @@ type Bundle struct {
 	Patient med.Patient
 	// Records have no Patient. Their ids are unique.
 	Records []med.Record
+	// Treatments say whom of the staff the records tie to the patient.
+	Treatments []med.SourceTreatment
 	// Counts is how many resources of each type there were, the Patient too.
 	Counts   map[string]int
 	Warnings []Warning
@@ -174,6 +176,7 @@ func (g *Gatherer) takeRecord(e entry, m *mapper) error {
 	}
 	g.coverage.add(e)
 	g.out.Records = append(g.out.Records, r)
+	g.out.Treatments = append(g.out.Treatments, treatments(e)...)
 	g.ids = append(g.ids, e.id)
 	return nil
 }

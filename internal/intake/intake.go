@@ -29,6 +29,7 @@ type Chart interface {
 type Options struct {
 	Paths    []string // files and directories
 	Practice med.PracticeID
+	Source   string // see chart.Bundle
 	Caller   med.Caller
 	Chart    Chart
 	Workers  int          // bundles in flight; 2
@@ -167,7 +168,7 @@ func (r *run) one(ctx context.Context, j job) {
 		r.refused(ctx, j, err)
 		return
 	}
-	done, err := r.importing(ctx, chart.Bundle{Patient: b.Patient, Records: b.Records, Hash: hash})
+	done, err := r.importing(ctx, chart.Bundle{Patient: b.Patient, Records: b.Records, Hash: hash, Source: r.Source, Treatments: b.Treatments})
 	if err != nil {
 		r.failed(ctx, j, err)
 		return

@@ -95,3 +95,14 @@ type TreatmentPage struct {
 	Next       string
 	Event      EventID
 }
+
+// SourceTreatment is a relation as a source of imports tells it.
+type SourceTreatment struct {
+	// Origin names it at its source: the resource and the practitioner.
+	Origin       string
+	Kind         TreatmentKind
+	Practitioner string // as the source names them
+	From, To     time.Time
+	Open         bool // it has no end yet; To does not count
+	Void         bool // the source took it back
+}
