@@ -37,6 +37,8 @@ func TestASecondVerifierAgrees(t *testing.T) {
 		{"trail.policy", "forged.ndjson.gz", 1, "too few witnesses"},
 		{"log-alone.policy", "forged.ndjson.gz", 0, "clean"}, // it agrees with itself: that is what witnesses are for
 		{"trail.policy", "trail.policy", 1, "could not be verified"},
+		{"trail.policy", "twice.ndjson.gz", 1, "says two things"},
+		{"trail.policy", "kept-back.ndjson.gz", 3, "entry 100: kept back as one of 2025-07"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		cmd := exec.CommandContext(ctx, python, "verify.py", filepath.Join(dir, c.policy), filepath.Join(dir, c.file)) //nolint:gosec // of this test

@@ -333,6 +333,10 @@ func (a *audited) file(ctx context.Context, e export, pm *audit.MapOfFiles) erro
 		line["patient_map"] = true
 		until += ", patient map included"
 	}
+	if res.Neighbours > 0 {
+		line["neighbours"] = res.Neighbours
+		until += fmt.Sprintf("; %d places are of a neighbouring month, by this file's word", res.Neighbours)
+	}
 	a.say(line, "%s: %s of %s, entries %d to %d: %d hashed, %s", e.path, h.Month, h.Origin, h.From, h.To-1, res.Rows, until)
 	a.fresh(res.Head, e.header.Epoch, 0)
 	return ctx.Err()

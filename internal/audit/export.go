@@ -157,15 +157,13 @@ type place struct {
 }
 
 // parseLine reads a line. The way of our own writer is read quickly; any other
-// way to write the same JSON is read too.
+// way to write the same JSON is read too, as long as it can be read in one way only.
 func parseLine(line []byte, buf []byte) (place, []byte) {
 	if p, b, ok := quickLine(line, buf); ok {
 		return p, b
 	}
 	var l exportLine
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&l); err != nil {
+	if err := unambiguous(line, &l); err != nil {
 		return place{err: errors.New("a line that is not of an export")}, buf
 	}
 	if l.End {
@@ -192,6 +190,56 @@ func parseLine(line []byte, buf []byte) (place, []byte) {
 	row, buf = RowOf(r, buf)
 	p.row = &row
 	return p, buf
+}
+
+// unambiguous reads a line of JSON that every reader of JSON reads alike: one
+// object, no name twice in it, and none that differs from ours in case only.
+// What one reader shows an auditor is then what this one hashes.
+func unambiguous(line []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if rest, err := io.ReadAll(d.Buffered()); err != nil || len(bytes.TrimSpace(rest)) > 0 {
+		return ErrExport
+	}
+	type open struct {
+		names map[string]bool // nil in a list
+		name  bool            // a name comes next
+	}
+	var in []open
+	t := json.NewDecoder(bytes.NewReader(line))
+	t.UseNumber()
+	for {
+		token, err := t.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		top := len(in) - 1
+		switch name, text := token.(string); {
+		case text && top >= 0 && in[top].names != nil && in[top].name:
+			if in[top].names[name] || name != strings.ToLower(name) {
+				return ErrExport
+			}
+			in[top].names[name], in[top].name = true, false
+			continue
+		case token == json.Delim('{'):
+			in = append(in, open{map[string]bool{}, true})
+			continue
+		case token == json.Delim('['):
+			in = append(in, open{})
+			continue
+		case token == json.Delim('}'), token == json.Delim(']'):
+			in = in[:top]
+		}
+		if len(in) > 0 { // a value has ended
+			in[len(in)-1].name = in[len(in)-1].names != nil
+		}
+	}
 }
 
 // quickLine reads an entry's line as Entry writes it: the columns in their

@@ -30,7 +30,7 @@ func TestFixtures(t *testing.T) {
 	}
 	for name, clean := range map[string]bool{
 		"audit-2026-11-epoch1.ndjson.gz": true, "audit-2026-12-epoch1.ndjson.gz": true, "altered.ndjson.gz": false, "redated.ndjson.gz": false,
-		"missing.ndjson.gz": false, "forged.ndjson.gz": true, // signed with the stolen key, and agreeing with itself
+		"missing.ndjson.gz": false, "kept-back.ndjson.gz": false, "twice.ndjson.gz": false, "forged.ndjson.gz": true, // signed with the stolen key, and agreeing with itself
 	} {
 		b, err := os.ReadFile(filepath.Join(fixtures, name))
 		if err != nil {
@@ -103,6 +103,16 @@ func writeFixtures(t *testing.T) {
 		return l
 	})
 	tampered("missing.ndjson.gz", func(l []string) []string { return append(l[:41:41], l[42:]...) })
+	// An entry kept back as if it were of another month, and a line that says two things.
+	tampered("kept-back.ndjson.gz", func(l []string) []string {
+		head, _, _ := strings.Cut(l[41], `,"entry"`)
+		l[41] = head + `,"id":"` + all[100].ID + `","month":"2025-07"}`
+		return l
+	})
+	tampered("twice.ndjson.gz", func(l []string) []string {
+		l[41] = strings.Replace(l[41], `"outcome":`, `"outcome":"success","outcome":`, 1)
+		return l
+	})
 	// All of it rewritten, by somebody who has the log's key and no witness.
 	rewritten := append([]*Record(nil), all...)
 	other := *all[100]

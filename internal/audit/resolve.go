@@ -34,14 +34,15 @@ func (r *resolver) run() {
 		}
 		// Its hash was sealed in another place.
 		if j, ok := r.byLeaf[s.row.Hash]; ok && j != i && !r.done[j] && all[j].row == nil {
-			r.done[i], r.done[j] = true, true
+			r.done[j] = true
+			r.home(i)
 			r.v.Tell(Finding{
 				Kind: BadBatch, Epoch: r.v.Epoch, Index: all[j].place, ID: s.row.ID.String(),
 				Note: "the entry is as it was sealed; the list of its batch names another, or other bounds",
 			})
 			continue
 		} else if ok && j != i && r.v.Listed { // its own bytes say that it is right
-			r.done[i] = true
+			r.home(i)
 			r.v.Tell(Finding{Kind: BadBatch, Epoch: r.v.Epoch, Index: all[j].place, ID: s.row.ID.String(), Note: "the entry is as it was sealed; the list of its batch has it in another place"})
 			continue
 		} else if ok && j != i {
@@ -65,6 +66,13 @@ func (r *resolver) run() {
 			r.v.say(s)
 		}
 	}
+}
+
+// home settles the entry of a suspicion, which belongs elsewhere. The place that
+// the list had it in, if any, is without one: whether it is missing is seen later.
+func (r *resolver) home(i int) {
+	r.v.suspects[i].row = nil
+	r.done[i] = r.v.suspects[i].place < 0 || !r.v.Listed
 }
 
 // altered tells how the entry at a place differs from what was sealed there.

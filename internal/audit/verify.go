@@ -43,6 +43,7 @@ type Matched struct {
 	about    []PatientKey
 	state    []byte // of each place: nothing, an entry, one of a patient, or pruned
 	suspects []suspect
+	misnamed []misnamed
 	rows     int64
 	pruned   int64
 }
@@ -66,39 +67,37 @@ type suspect struct {
 	lo, hi uint64
 }
 
-// Match puts entries into their places. Stretches can be matched side by side.
+// Match puts entries into their places: each first where its hash was sealed,
+// which no list and no other row can gainsay, and what is left where the list
+// has its id. Stretches can be matched side by side.
 func (s *Stretch) Match() *Matched {
 	m := newMatched(s.First, s.Leaves)
 	m.rows = int64(len(s.Rows))
-	places := make(map[UUID]int, len(s.Names))
-	for i, id := range s.Names {
-		places[id] = i
+	places := make(map[tlog.Hash]int, len(s.Leaves))
+	for i, h := range s.Leaves {
+		places[h] = i
 	}
-	byLeaf := map[tlog.Hash]int{}
-	if s.Names == nil {
-		for i, h := range s.Leaves {
-			byLeaf[h] = i
+	var left []*Row
+	for n := range s.Rows {
+		r := &s.Rows[n]
+		i, ok := places[r.Hash]
+		if !ok || m.state[i] != lost { // not as it was sealed, or there twice
+			left = append(left, r)
+			continue
+		}
+		m.fill(i, r)
+		if s.Names != nil && s.Names[i] != r.ID {
+			m.misnamed = append(m.misnamed, misnamed{s.First + int64(i), r.ID})
 		}
 	}
 	wrong := map[int]*Row{}
-	for n := range s.Rows {
-		r := &s.Rows[n]
-		i, ok := places[r.ID]
-		if s.Names == nil {
-			i, ok = byLeaf[r.Hash]
-		}
-		switch {
-		case ok && m.state[i] == lost && s.Leaves[i] == r.Hash:
-			m.fill(i, r)
-			if wrong[i] != nil { // it came first, and is there twice all the same
-				m.suspects = append(m.suspects, suspect{place: -1, id: r.ID, named: true, row: wrong[i], lo: s.Lo, hi: s.Hi})
-				delete(wrong, i)
-			}
-		case ok && m.state[i] == lost && wrong[i] == nil:
+	byID := s.unfilled(m)
+	for _, r := range left {
+		if i, ok := byID[r.ID]; ok && wrong[i] == nil {
 			wrong[i] = r
-		default: // unknown, or twice
-			m.suspects = append(m.suspects, suspect{place: -1, id: r.ID, named: true, row: r, lo: s.Lo, hi: s.Hi})
+			continue
 		}
+		m.suspects = append(m.suspects, suspect{place: -1, id: r.ID, named: true, row: r, lo: s.Lo, hi: s.Hi})
 	}
 	for i := range s.Leaves {
 		if m.state[i] != lost {
@@ -121,6 +120,25 @@ func (s *Stretch) Match() *Matched {
 		m.suspects = append(m.suspects, sus)
 	}
 	return m
+}
+
+// unfilled returns the places that have no entry yet, by the ids that the list
+// has there.
+func (s *Stretch) unfilled(m *Matched) map[UUID]int {
+	out := map[UUID]int{}
+	for i, id := range s.Names {
+		if _, twice := out[id]; m.state[i] == lost && !twice {
+			out[id] = i
+		}
+	}
+	return out
+}
+
+// misnamed is a place whose entry is as it was sealed, and whose list says that
+// another is there.
+type misnamed struct {
+	place int64
+	id    UUID
 }
 
 func newMatched(first int64, leaves []tlog.Hash) *Matched {
@@ -172,6 +190,9 @@ type Verifier struct {
 func (v *Verifier) Add(m *Matched) {
 	v.Rows += m.rows
 	v.Pruned += m.pruned
+	for _, x := range m.misnamed {
+		v.Tell(Finding{Kind: BadBatch, Epoch: v.Epoch, Index: x.place, ID: x.id.String(), Note: "the entry is as it was sealed; the list of its batch names another"})
+	}
 	for _, s := range m.suspects {
 		if len(v.suspects) < maxSuspects {
 			v.suspects = append(v.suspects, s)

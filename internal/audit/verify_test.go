@@ -321,3 +321,113 @@ func TestAnEntryThatIsThereTwiceIsFoundInAnyOrder(t *testing.T) {
 		}
 	}
 }
+
+// A list of ids can be made to lie; where an entry was sealed, its hash says.
+// None is lost behind another, and none is made out to be tampered with.
+func TestAListThatLiesHidesNoEntry(t *testing.T) {
+	t.Parallel()
+	all := sample(3)
+	rows := make([]Row, len(all))
+	for i, r := range all {
+		rows[i], _ = RowOf(r, nil)
+	}
+	leaves := []tlog.Hash{rows[0].Hash, rows[1].Hash, rows[2].Hash}
+	twin := *all[1]
+	twin.ID, twin.OccurredAt = all[0].ID, twin.OccurredAt.Add(time.Hour)
+	twinRow, _ := RowOf(&twin, nil)
+	for name, c := range map[string]struct {
+		leaves []tlog.Hash
+		names  []UUID
+		rows   []Row
+		want   []string
+	}{
+		"an entry is taken out, and the list names another in its place": {
+			leaves, []UUID{rows[1].ID, rows[0].ID, rows[2].ID}, rows[1:], []string{"batch 1", "missing 0"},
+		},
+		"two that were sealed have one id": {
+			[]tlog.Hash{rows[0].Hash, twinRow.Hash, rows[2].Hash}, []UUID{rows[0].ID, rows[0].ID, rows[2].ID}, []Row{rows[0], twinRow, rows[2]}, nil,
+		},
+		"of two with one id the first is taken out": {
+			[]tlog.Hash{rows[0].Hash, twinRow.Hash, rows[2].Hash}, []UUID{rows[0].ID, rows[0].ID, rows[2].ID}, []Row{twinRow, rows[2]}, []string{"missing 0"},
+		},
+		"two change places in the list": {leaves, []UUID{rows[1].ID, rows[0].ID, rows[2].ID}, rows, []string{"batch 0", "batch 1"}},
+	} {
+		for range 2 {
+			s := Stretch{Leaves: c.leaves, Names: c.names, Rows: c.rows}
+			var found []string
+			v := Verifier{Tell: func(f Finding) { found = append(found, fmt.Sprint(f.Kind, " ", f.Index)) }, Tree: &Range{}, Listed: true}
+			v.Add(s.Match())
+			v.Finish()
+			slices.Sort(found)
+			if !slices.Equal(found, c.want) {
+				t.Errorf("%s: got %v, want %v", name, found, c.want)
+			}
+			slices.Reverse(c.rows)
+		}
+	}
+}
+
+// A line that two readers of JSON would read differently is none: what an
+// auditor is shown must be what was hashed.
+func TestALineIsReadInOneWayOnly(t *testing.T) {
+	t.Parallel()
+	all := sample(120)
+	file := exported(t, all, 60, 120, "2026-12")
+	for name, change := range map[string]func(string) string{
+		"a column is there twice": func(l string) string { return strings.Replace(l, `"outcome":`, `"outcome":"success","outcome":`, 1) },
+		"the entry is there twice": func(l string) string {
+			return strings.Replace(l, `"entry":{`, `"entry":{"outcome":"success"},"entry":{`, 1)
+		},
+		"the entry is there in other case": func(l string) string {
+			return strings.Replace(l, `"entry":{`, `"Entry":{"outcome":"success"},"entry":{`, 1)
+		},
+		"another follows on the line": func(l string) string { return l + ` {"i":99}` },
+		"a name in other case":        func(l string) string { return strings.Replace(l, `"leaf"`, `"LEAF"`, 1) },
+		"the place is there twice":    func(l string) string { return strings.Replace(l, `{"i":`, `{"i":7,"i":`, 1) },
+		"a name is there twice, by escapes": func(l string) string {
+			return strings.Replace(l, `"outcome":`, `"out\u0063ome":"success","outcome":`, 1)
+		},
+	} {
+		l := lines(t, file)
+		was := l[10]
+		if l[10] = change(was); l[10] == was {
+			t.Fatalf("%s: nothing is changed", name)
+		}
+		if _, found := verifyExport(t, packed(l), nil); len(found) == 0 {
+			t.Errorf("%s: nothing is found", name)
+		}
+	}
+	l := lines(t, file)
+	l[0] = strings.Replace(l[0], `"month":`, `"month":"2026-01","month":`, 1)
+	if _, err := VerifyExport(bytes.NewReader(packed(l)), func(Finding) {}, unsigned, nil, nil); !errors.Is(err, ErrExport) {
+		t.Errorf("a header that says two things: got %v, want %v", err, ErrExport)
+	}
+}
+
+// Who takes an entry out of a file and says that it is of another month, leaf
+// and all, is found out: those stand around the month's ends.
+func TestAnEntryIsNotHiddenAsANeighbour(t *testing.T) {
+	t.Parallel()
+	all := sample(2 * 3600) // two hours into December
+	file := exported(t, all, 55, len(all), "2026-12")
+	if res, found := verifyExport(t, file, nil); len(found) > 0 || res.Neighbours != 5 {
+		t.Fatalf("the honest file: %v, %d neighbours", found, res.Neighbours)
+	}
+	hide := func(at int, month string) []Finding {
+		l := lines(t, file)
+		head, _, _ := strings.Cut(l[at-55+1], `,"entry"`)
+		l[at-55+1] = head + `,"id":"` + all[at].ID + `","month":"` + month + `"}`
+		_, found := verifyExport(t, packed(l), nil)
+		return found
+	}
+	for _, at := range []int{5000, len(all) - 1} {
+		if found := hide(at, "2026-11"); len(found) != 1 || found[0].Kind != Misfiled || found[0].Index != int64(at) {
+			t.Errorf("hidden at %d: got %v", at, found)
+		}
+	}
+	for _, month := range []string{"2026-12", "2025-07", "", "x"} {
+		if found := hide(100, month); len(found) != 1 || found[0].Kind != Misfiled || found[0].Index != 100 {
+			t.Errorf("said to be of %q: got %v", month, found)
+		}
+	}
+}

@@ -4,11 +4,11 @@ package audit
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"runtime"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"golang.org/x/mod/sumdb/tlog"
@@ -19,7 +19,10 @@ type FileResult struct {
 	Header ExportHeader
 	Head   *Head // the checkpoint, when it is signed as it must be
 	Rows   int64 // entries that were hashed
-	Proved bool  // the leaves lead to the checkpoint's root
+	// Neighbours is how many places stand for entries of the month before or
+	// after, by the file's word: only their hashes are in it.
+	Neighbours int64
+	Proved     bool // the leaves lead to the checkpoint's root
 }
 
 // VerifyExport reads an export to its end and tells of everything in it that
@@ -43,7 +46,7 @@ func VerifyExport(r io.Reader, tell func(Finding), trust func(note string) (*Hea
 	}
 	f := &file{out: &FileResult{}, tell: tell, known: known, taken: taken}
 	h := &f.out.Header
-	if json.Unmarshal(line, h) != nil || h.Format != ExportFormat {
+	if unambiguous(line, h) != nil || h.Format != ExportFormat {
 		return nil, ErrExport
 	}
 	left, err1 := RangeOf(0, h.From, hashesOf(h.Left))
@@ -52,6 +55,10 @@ func VerifyExport(r io.Reader, tell func(Finding), trust func(note string) (*Hea
 		return nil, fmt.Errorf("%w: its ranges do not fit its bounds", ErrExport)
 	}
 	f.v = &Verifier{Epoch: h.Epoch, Tell: tell, Tree: left}
+	if f.start, err = time.Parse("2006-01", h.Month); err != nil {
+		return nil, fmt.Errorf("%w: its month does not read", ErrExport)
+	}
+	f.end = f.start.AddDate(0, 1, 0)
 	f.next, f.whole, f.ahead = h.From, true, map[int64]*place{}
 	f.head(trust)
 	err = InOrder(max(1, runtime.GOMAXPROCS(0)), chunks(in), func(_ int, lines [][]byte) ([]place, error) {
@@ -132,6 +139,17 @@ type file struct {
 	lastTX    uint64
 	lastEpoch int32
 	lastID    UUID
+
+	start, end time.Time // of the month
+	before     time.Time // when the last good entry was recorded
+	strangers  []strangers
+}
+
+// strangers are places in a row that the file says are of another month.
+type strangers struct {
+	first, last int64
+	id          UUID
+	month       string
 }
 
 func (f *file) say(k Kind, note string) {
@@ -251,6 +269,7 @@ func (f *file) put(p *place) {
 		f.tell(Finding{Kind: Altered, Epoch: f.v.Epoch, Index: p.i, ID: p.id.String(), Note: p.err.Error()})
 	case p.row == nil:
 		m.state[at] = elsewhere
+		f.stranger(p)
 	case p.row.Hash != p.leaf:
 		m.suspects = append(m.suspects, suspect{place: p.i, id: p.id, named: true, leaf: p.leaf, row: p.row, lo: f.lastTX, hi: p.row.TX + 100})
 	default:
@@ -260,11 +279,55 @@ func (f *file) put(p *place) {
 	}
 }
 
+// stranger notes a place that the file says is of another month.
+func (f *file) stranger(p *place) {
+	f.out.Neighbours++
+	if n := len(f.strangers) - 1; n >= 0 && f.strangers[n].last == p.i-1 && f.strangers[n].month == p.month {
+		f.strangers[n].last = p.i
+		return
+	}
+	f.strangers = append(f.strangers, strangers{p.i, p.i, p.id, p.month})
+	if len(f.strangers) > maxAhead { // nobody's order changes so often
+		f.neighbours(time.Time{})
+	}
+}
+
+// borderland is how far from the ends of a month an entry of the next month or
+// the one before can stand among its entries: those of a minute come in any
+// order, and no call that leaves an entry takes so long.
+const borderland = time.Hour
+
+// neighbours holds the places that are said to be of another month against the
+// entries around them. Away from the month's ends it is one of this month that
+// is kept back.
+func (f *file) neighbours(after time.Time) {
+	for _, s := range f.strangers {
+		near := func(at time.Time) bool { return false }
+		switch s.month {
+		case f.start.AddDate(0, -1, 0).Format("2006-01"):
+			near = func(at time.Time) bool { return at.Before(f.start.Add(borderland)) }
+		case f.end.Format("2006-01"):
+			near = func(at time.Time) bool { return at.After(f.end.Add(-borderland)) }
+		}
+		if f.before.IsZero() && after.IsZero() || !f.before.IsZero() && !near(f.before) || !after.IsZero() && !near(after) {
+			f.tell(Finding{
+				Kind: Misfiled, Epoch: f.v.Epoch, Index: s.first, Last: s.last, ID: s.id.String(),
+				Note: "the file says that it is of another month, which cannot stand here: it keeps an entry back",
+			})
+		}
+	}
+	f.strangers = f.strangers[:0]
+}
+
 // order holds a good entry against the one before and the file's month.
 func (f *file) order(p *place) {
 	if p.row.OccurredAt.Format("2006-01") != f.out.Header.Month {
 		f.tell(Finding{Kind: Misfiled, Epoch: f.v.Epoch, Index: p.i, ID: p.id.String(), Note: "the entry is of another month than the file"})
 	}
+	if len(f.strangers) > 0 {
+		f.neighbours(p.row.RecordedAt)
+	}
+	f.before = p.row.RecordedAt
 	// The first entries of an epoch may have been written in the one before.
 	if p.row.Epoch < f.lastEpoch || p.row.Epoch == f.lastEpoch && (p.row.TX < f.lastTX || p.row.TX == f.lastTX && string(p.id[:]) <= string(f.lastID[:])) {
 		f.tell(Finding{Kind: Reordered, Epoch: f.v.Epoch, Index: p.i, ID: p.id.String(), Note: "it comes before the entry that stands before it"})
@@ -333,6 +396,7 @@ func (f *file) finish() {
 		f.hole(h.To)
 	}
 	f.flush()
+	f.neighbours(time.Time{})
 	if !f.ended {
 		f.say(Misfiled, "the file has no end: it was cut off")
 	}
