@@ -87,7 +87,7 @@ create policy change on medirecord.manifest for update to medirecord_app
 -- What must be told to somebody may be that a chart does not match its manifest.
 -- Once for each chart, until it has been told.
 alter table medirecord.outbox drop constraint outbox_topic_check;
-alter table medirecord.outbox add constraint outbox_topic_check check (topic in ('break_glass', 'integrity'));
+alter table medirecord.outbox add constraint outbox_topic_check check (topic in ('break_glass', 'trail_flag', 'integrity'));
 create unique index outbox_integrity on medirecord.outbox (patient_id) where topic = 'integrity' and delivered_at is null;
 grant insert (id, topic, severity, practice_id, patient_id, event_id, reason_code) on medirecord.outbox to medirecord_worker;
 create policy tell_integrity on medirecord.outbox for insert to medirecord_worker
