@@ -58,7 +58,7 @@ type addTreatmentInput struct {
 }
 
 type listTreatmentsInput struct {
-	Patient string `query:"patient_id" doc:"Whose. Without it, the caller's own." example:"p-001"`
+	Patient string `query:"patient_id" doc:"Whose. Without it, the caller's own." example:"p-002"`
 	PageInput
 }
 
@@ -68,16 +68,16 @@ type endTreatmentInput struct {
 }
 
 type treatmentBody struct {
-	ID          string     `json:"id" format:"uuid"`
-	Patient     string     `json:"patient_id"`
-	Issuer      string     `json:"issuer"`
-	Subject     string     `json:"subject" doc:"Who of the staff."`
-	From        time.Time  `json:"from"`
-	To          time.Time  `json:"to"`
-	SelfWritten bool       `json:"self_written" doc:"Who wrote it is whom it is about: it is no reason to see the chart."`
-	CreatedAt   time.Time  `json:"created_at"`
-	EndedAt     *time.Time `json:"ended_at,omitempty"`
-	Event       string     `json:"audit_event_id" format:"uuid" doc:"The entry of its making."`
+	ID          string `json:"id" format:"uuid"`
+	Patient     string `json:"patient_id"`
+	Issuer      string `json:"issuer"`
+	Subject     string `json:"subject" doc:"Who of the staff."`
+	From        string `json:"from" format:"date-time"`
+	To          string `json:"to" format:"date-time"`
+	SelfWritten bool   `json:"self_written" doc:"Who wrote it is whom it is about: it is no reason to see the chart."`
+	CreatedAt   string `json:"created_at" format:"date-time"`
+	EndedAt     string `json:"ended_at,omitempty" format:"date-time"`
+	Event       string `json:"audit_event_id" format:"uuid" doc:"The entry of its making."`
 }
 
 type endedBody struct {
@@ -86,14 +86,17 @@ type endedBody struct {
 
 func treatmentBodyOf(t *med.Treatment) treatmentBody {
 	out := treatmentBody{
-		ID: string(t.ID), Patient: string(t.Patient), Issuer: t.Issuer, Subject: t.Subject, From: t.From, To: t.To,
-		SelfWritten: t.SelfWritten, CreatedAt: t.CreatedAt, Event: string(t.Event),
+		ID: string(t.ID), Patient: string(t.Patient), Issuer: t.Issuer, Subject: t.Subject, From: moment(t.From), To: moment(t.To),
+		SelfWritten: t.SelfWritten, CreatedAt: moment(t.CreatedAt), Event: string(t.Event),
 	}
 	if !t.EndedAt.IsZero() {
-		out.EndedAt = &t.EndedAt
+		out.EndedAt = moment(t.EndedAt)
 	}
 	return out
 }
+
+// moment is a time of one length, whatever it is.
+func moment(t time.Time) string { return t.UTC().Format(milliseconds) }
 
 func (s *Server) addTreatment(ctx context.Context, c med.Caller, kind med.TreatmentKind, path string, in *addTreatmentInput) (*created[treatmentBody], error) {
 	id, err := parsePatient(in.Body.Patient)
