@@ -29,7 +29,7 @@ const (
 
 func everybody() cast {
 	return cast{
-		alice: somebody(1, medtest.North, alice, "Alice", "Umbridge-Smythe", "123-45-6789", "1985-06-15"),
+		alice: somebody(1, medtest.North, alice, "Alice", "Umbridge-Smythe", "901-27-6789", "1985-07-15"),
 		bob:   somebody(2, medtest.North, bob, "Bob", "Quillfeather", "900-11-2222", "1971-02-03"),
 		carol: somebody(3, medtest.South, carol, "Carol", "Zweifelhofer", "900-33-4444", "1964-11-30"),
 	}

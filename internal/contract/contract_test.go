@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -116,10 +117,21 @@ func (w *world) expect(t testing.TB, r *request) *answer {
 	return a
 }
 
+// patiently is expect on a machine that may be slow: what is worth a retry is
+// tried again.
+func (w *world) patiently(t testing.TB, r *request) *answer {
+	t.Helper()
+	a := w.expect(t, r)
+	for try := 0; try < 5 && a.status == http.StatusServiceUnavailable; try++ {
+		a = w.expect(t, r)
+	}
+	return a
+}
+
 func (w *world) serves(t *testing.T, op *operation) {
 	t.Helper()
 	r := w.good(t, op)
-	if a := w.expect(t, r); a.status/100 != 2 {
+	if a := w.patiently(t, r); a.status/100 != 2 {
 		t.Fatalf("%s\ngot %d %s, want it served", r, a.status, a.body)
 	}
 }
@@ -145,7 +157,7 @@ func (w *world) variants(t *testing.T, op *operation) {
 				continue // theirs are made by the API
 			}
 			map[string]map[string]string{"query": r.query, "header": r.header}[p.In][p.Name] = fmt.Sprint(value)
-			if a := w.expect(t, r); a.status/100 != 2 {
+			if a := w.patiently(t, r); a.status/100 != 2 {
 				t.Errorf("%s\ngot %d %s, want it served with %s", r, a.status, a.body, p.Name)
 			}
 		}
@@ -157,7 +169,7 @@ func (w *world) variants(t *testing.T, op *operation) {
 		for name, example := range m.Examples {
 			r := w.good(t, op)
 			r.kind, r.body = kind, marshal(t, example.Value)
-			if a := w.expect(t, r); a.status/100 != 2 {
+			if a := w.patiently(t, r); a.status/100 != 2 {
 				t.Errorf("%s\ngot %d %s, want the example %s served", r, a.status, a.body, name)
 			}
 		}
