@@ -192,6 +192,105 @@ func (e DisclosureBodyBasis) Valid() bool {
 	}
 }
 
+// Defines values for GlassReviewBodyState.
+const (
+	GlassReviewBodyStateDone    GlassReviewBodyState = "done"
+	GlassReviewBodyStateDue     GlassReviewBodyState = "due"
+	GlassReviewBodyStateOverdue GlassReviewBodyState = "overdue"
+)
+
+// Valid indicates whether the value is a known member of the GlassReviewBodyState enum.
+func (e GlassReviewBodyState) Valid() bool {
+	switch e {
+	case GlassReviewBodyStateDone:
+		return true
+	case GlassReviewBodyStateDue:
+		return true
+	case GlassReviewBodyStateOverdue:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GlassReviewBodyVerdict.
+const (
+	GlassReviewBodyVerdictJustified    GlassReviewBodyVerdict = "justified"
+	GlassReviewBodyVerdictNotJustified GlassReviewBodyVerdict = "not_justified"
+)
+
+// Valid indicates whether the value is a known member of the GlassReviewBodyVerdict enum.
+func (e GlassReviewBodyVerdict) Valid() bool {
+	switch e {
+	case GlassReviewBodyVerdictJustified:
+		return true
+	case GlassReviewBodyVerdictNotJustified:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GrantBodyReasonCode.
+const (
+	GrantBodyReasonCodeConsentUnreachable GrantBodyReasonCode = "consent_unreachable"
+	GrantBodyReasonCodeEmergencyTreatment GrantBodyReasonCode = "emergency_treatment"
+	GrantBodyReasonCodeOnCallCover        GrantBodyReasonCode = "on_call_cover"
+	GrantBodyReasonCodeOther              GrantBodyReasonCode = "other"
+	GrantBodyReasonCodePatientUnconscious GrantBodyReasonCode = "patient_unconscious"
+	GrantBodyReasonCodeSystemOutage       GrantBodyReasonCode = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the GrantBodyReasonCode enum.
+func (e GrantBodyReasonCode) Valid() bool {
+	switch e {
+	case GrantBodyReasonCodeConsentUnreachable:
+		return true
+	case GrantBodyReasonCodeEmergencyTreatment:
+		return true
+	case GrantBodyReasonCodeOnCallCover:
+		return true
+	case GrantBodyReasonCodeOther:
+		return true
+	case GrantBodyReasonCodePatientUnconscious:
+		return true
+	case GrantBodyReasonCodeSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OpenGlassBodyReasonCode.
+const (
+	OpenGlassBodyReasonCodeConsentUnreachable OpenGlassBodyReasonCode = "consent_unreachable"
+	OpenGlassBodyReasonCodeEmergencyTreatment OpenGlassBodyReasonCode = "emergency_treatment"
+	OpenGlassBodyReasonCodeOnCallCover        OpenGlassBodyReasonCode = "on_call_cover"
+	OpenGlassBodyReasonCodeOther              OpenGlassBodyReasonCode = "other"
+	OpenGlassBodyReasonCodePatientUnconscious OpenGlassBodyReasonCode = "patient_unconscious"
+	OpenGlassBodyReasonCodeSystemOutage       OpenGlassBodyReasonCode = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the OpenGlassBodyReasonCode enum.
+func (e OpenGlassBodyReasonCode) Valid() bool {
+	switch e {
+	case OpenGlassBodyReasonCodeConsentUnreachable:
+		return true
+	case OpenGlassBodyReasonCodeEmergencyTreatment:
+		return true
+	case OpenGlassBodyReasonCodeOnCallCover:
+		return true
+	case OpenGlassBodyReasonCodeOther:
+		return true
+	case OpenGlassBodyReasonCodePatientUnconscious:
+		return true
+	case OpenGlassBodyReasonCodeSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for PeriodBodyFrequency.
 const (
 	Daily     PeriodBodyFrequency = "daily"
@@ -414,6 +513,24 @@ func (e RecordedBodyBasis) Valid() bool {
 	case RecordedBodyBasisTreatment:
 		return true
 	case RecordedBodyBasisWorkersCompensation:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReviewGlassInputBodyVerdict.
+const (
+	ReviewGlassInputBodyVerdictJustified    ReviewGlassInputBodyVerdict = "justified"
+	ReviewGlassInputBodyVerdictNotJustified ReviewGlassInputBodyVerdict = "not_justified"
+)
+
+// Valid indicates whether the value is a known member of the ReviewGlassInputBodyVerdict enum.
+func (e ReviewGlassInputBodyVerdict) Valid() bool {
+	switch e {
+	case ReviewGlassInputBodyVerdictJustified:
+		return true
+	case ReviewGlassInputBodyVerdictNotJustified:
 		return true
 	default:
 		return false
@@ -1104,6 +1221,312 @@ func (e ListUserAuditLogsParamsXAccessReason) Valid() bool {
 	case ListUserAuditLogsParamsXAccessReasonPatientUnconscious:
 		return true
 	case ListUserAuditLogsParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListBreakGlassParamsState.
+const (
+	ListBreakGlassParamsStateDue     ListBreakGlassParamsState = "due"
+	ListBreakGlassParamsStateOpen    ListBreakGlassParamsState = "open"
+	ListBreakGlassParamsStateOverdue ListBreakGlassParamsState = "overdue"
+)
+
+// Valid indicates whether the value is a known member of the ListBreakGlassParamsState enum.
+func (e ListBreakGlassParamsState) Valid() bool {
+	switch e {
+	case ListBreakGlassParamsStateDue:
+		return true
+	case ListBreakGlassParamsStateOpen:
+		return true
+	case ListBreakGlassParamsStateOverdue:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListBreakGlassParamsXPurposeOfUse.
+const (
+	ListBreakGlassParamsXPurposeOfUseETREAT  ListBreakGlassParamsXPurposeOfUse = "ETREAT"
+	ListBreakGlassParamsXPurposeOfUseHOPERAT ListBreakGlassParamsXPurposeOfUse = "HOPERAT"
+	ListBreakGlassParamsXPurposeOfUseHPAYMT  ListBreakGlassParamsXPurposeOfUse = "HPAYMT"
+	ListBreakGlassParamsXPurposeOfUsePATRQT  ListBreakGlassParamsXPurposeOfUse = "PATRQT"
+	ListBreakGlassParamsXPurposeOfUseTREAT   ListBreakGlassParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the ListBreakGlassParamsXPurposeOfUse enum.
+func (e ListBreakGlassParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case ListBreakGlassParamsXPurposeOfUseETREAT:
+		return true
+	case ListBreakGlassParamsXPurposeOfUseHOPERAT:
+		return true
+	case ListBreakGlassParamsXPurposeOfUseHPAYMT:
+		return true
+	case ListBreakGlassParamsXPurposeOfUsePATRQT:
+		return true
+	case ListBreakGlassParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListBreakGlassParamsXAccessReason.
+const (
+	ListBreakGlassParamsXAccessReasonConsentUnreachable ListBreakGlassParamsXAccessReason = "consent_unreachable"
+	ListBreakGlassParamsXAccessReasonEmergencyTreatment ListBreakGlassParamsXAccessReason = "emergency_treatment"
+	ListBreakGlassParamsXAccessReasonOnCallCover        ListBreakGlassParamsXAccessReason = "on_call_cover"
+	ListBreakGlassParamsXAccessReasonOther              ListBreakGlassParamsXAccessReason = "other"
+	ListBreakGlassParamsXAccessReasonPatientUnconscious ListBreakGlassParamsXAccessReason = "patient_unconscious"
+	ListBreakGlassParamsXAccessReasonSystemOutage       ListBreakGlassParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ListBreakGlassParamsXAccessReason enum.
+func (e ListBreakGlassParamsXAccessReason) Valid() bool {
+	switch e {
+	case ListBreakGlassParamsXAccessReasonConsentUnreachable:
+		return true
+	case ListBreakGlassParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ListBreakGlassParamsXAccessReasonOnCallCover:
+		return true
+	case ListBreakGlassParamsXAccessReasonOther:
+		return true
+	case ListBreakGlassParamsXAccessReasonPatientUnconscious:
+		return true
+	case ListBreakGlassParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OpenBreakGlassParamsXPurposeOfUse.
+const (
+	OpenBreakGlassParamsXPurposeOfUseETREAT  OpenBreakGlassParamsXPurposeOfUse = "ETREAT"
+	OpenBreakGlassParamsXPurposeOfUseHOPERAT OpenBreakGlassParamsXPurposeOfUse = "HOPERAT"
+	OpenBreakGlassParamsXPurposeOfUseHPAYMT  OpenBreakGlassParamsXPurposeOfUse = "HPAYMT"
+	OpenBreakGlassParamsXPurposeOfUsePATRQT  OpenBreakGlassParamsXPurposeOfUse = "PATRQT"
+	OpenBreakGlassParamsXPurposeOfUseTREAT   OpenBreakGlassParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the OpenBreakGlassParamsXPurposeOfUse enum.
+func (e OpenBreakGlassParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case OpenBreakGlassParamsXPurposeOfUseETREAT:
+		return true
+	case OpenBreakGlassParamsXPurposeOfUseHOPERAT:
+		return true
+	case OpenBreakGlassParamsXPurposeOfUseHPAYMT:
+		return true
+	case OpenBreakGlassParamsXPurposeOfUsePATRQT:
+		return true
+	case OpenBreakGlassParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OpenBreakGlassParamsXAccessReason.
+const (
+	OpenBreakGlassParamsXAccessReasonConsentUnreachable OpenBreakGlassParamsXAccessReason = "consent_unreachable"
+	OpenBreakGlassParamsXAccessReasonEmergencyTreatment OpenBreakGlassParamsXAccessReason = "emergency_treatment"
+	OpenBreakGlassParamsXAccessReasonOnCallCover        OpenBreakGlassParamsXAccessReason = "on_call_cover"
+	OpenBreakGlassParamsXAccessReasonOther              OpenBreakGlassParamsXAccessReason = "other"
+	OpenBreakGlassParamsXAccessReasonPatientUnconscious OpenBreakGlassParamsXAccessReason = "patient_unconscious"
+	OpenBreakGlassParamsXAccessReasonSystemOutage       OpenBreakGlassParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the OpenBreakGlassParamsXAccessReason enum.
+func (e OpenBreakGlassParamsXAccessReason) Valid() bool {
+	switch e {
+	case OpenBreakGlassParamsXAccessReasonConsentUnreachable:
+		return true
+	case OpenBreakGlassParamsXAccessReasonEmergencyTreatment:
+		return true
+	case OpenBreakGlassParamsXAccessReasonOnCallCover:
+		return true
+	case OpenBreakGlassParamsXAccessReasonOther:
+		return true
+	case OpenBreakGlassParamsXAccessReasonPatientUnconscious:
+		return true
+	case OpenBreakGlassParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EndBreakGlassParamsXPurposeOfUse.
+const (
+	EndBreakGlassParamsXPurposeOfUseETREAT  EndBreakGlassParamsXPurposeOfUse = "ETREAT"
+	EndBreakGlassParamsXPurposeOfUseHOPERAT EndBreakGlassParamsXPurposeOfUse = "HOPERAT"
+	EndBreakGlassParamsXPurposeOfUseHPAYMT  EndBreakGlassParamsXPurposeOfUse = "HPAYMT"
+	EndBreakGlassParamsXPurposeOfUsePATRQT  EndBreakGlassParamsXPurposeOfUse = "PATRQT"
+	EndBreakGlassParamsXPurposeOfUseTREAT   EndBreakGlassParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the EndBreakGlassParamsXPurposeOfUse enum.
+func (e EndBreakGlassParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case EndBreakGlassParamsXPurposeOfUseETREAT:
+		return true
+	case EndBreakGlassParamsXPurposeOfUseHOPERAT:
+		return true
+	case EndBreakGlassParamsXPurposeOfUseHPAYMT:
+		return true
+	case EndBreakGlassParamsXPurposeOfUsePATRQT:
+		return true
+	case EndBreakGlassParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EndBreakGlassParamsXAccessReason.
+const (
+	EndBreakGlassParamsXAccessReasonConsentUnreachable EndBreakGlassParamsXAccessReason = "consent_unreachable"
+	EndBreakGlassParamsXAccessReasonEmergencyTreatment EndBreakGlassParamsXAccessReason = "emergency_treatment"
+	EndBreakGlassParamsXAccessReasonOnCallCover        EndBreakGlassParamsXAccessReason = "on_call_cover"
+	EndBreakGlassParamsXAccessReasonOther              EndBreakGlassParamsXAccessReason = "other"
+	EndBreakGlassParamsXAccessReasonPatientUnconscious EndBreakGlassParamsXAccessReason = "patient_unconscious"
+	EndBreakGlassParamsXAccessReasonSystemOutage       EndBreakGlassParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the EndBreakGlassParamsXAccessReason enum.
+func (e EndBreakGlassParamsXAccessReason) Valid() bool {
+	switch e {
+	case EndBreakGlassParamsXAccessReasonConsentUnreachable:
+		return true
+	case EndBreakGlassParamsXAccessReasonEmergencyTreatment:
+		return true
+	case EndBreakGlassParamsXAccessReasonOnCallCover:
+		return true
+	case EndBreakGlassParamsXAccessReasonOther:
+		return true
+	case EndBreakGlassParamsXAccessReasonPatientUnconscious:
+		return true
+	case EndBreakGlassParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReadBreakGlassParamsXPurposeOfUse.
+const (
+	ReadBreakGlassParamsXPurposeOfUseETREAT  ReadBreakGlassParamsXPurposeOfUse = "ETREAT"
+	ReadBreakGlassParamsXPurposeOfUseHOPERAT ReadBreakGlassParamsXPurposeOfUse = "HOPERAT"
+	ReadBreakGlassParamsXPurposeOfUseHPAYMT  ReadBreakGlassParamsXPurposeOfUse = "HPAYMT"
+	ReadBreakGlassParamsXPurposeOfUsePATRQT  ReadBreakGlassParamsXPurposeOfUse = "PATRQT"
+	ReadBreakGlassParamsXPurposeOfUseTREAT   ReadBreakGlassParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the ReadBreakGlassParamsXPurposeOfUse enum.
+func (e ReadBreakGlassParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case ReadBreakGlassParamsXPurposeOfUseETREAT:
+		return true
+	case ReadBreakGlassParamsXPurposeOfUseHOPERAT:
+		return true
+	case ReadBreakGlassParamsXPurposeOfUseHPAYMT:
+		return true
+	case ReadBreakGlassParamsXPurposeOfUsePATRQT:
+		return true
+	case ReadBreakGlassParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReadBreakGlassParamsXAccessReason.
+const (
+	ReadBreakGlassParamsXAccessReasonConsentUnreachable ReadBreakGlassParamsXAccessReason = "consent_unreachable"
+	ReadBreakGlassParamsXAccessReasonEmergencyTreatment ReadBreakGlassParamsXAccessReason = "emergency_treatment"
+	ReadBreakGlassParamsXAccessReasonOnCallCover        ReadBreakGlassParamsXAccessReason = "on_call_cover"
+	ReadBreakGlassParamsXAccessReasonOther              ReadBreakGlassParamsXAccessReason = "other"
+	ReadBreakGlassParamsXAccessReasonPatientUnconscious ReadBreakGlassParamsXAccessReason = "patient_unconscious"
+	ReadBreakGlassParamsXAccessReasonSystemOutage       ReadBreakGlassParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ReadBreakGlassParamsXAccessReason enum.
+func (e ReadBreakGlassParamsXAccessReason) Valid() bool {
+	switch e {
+	case ReadBreakGlassParamsXAccessReasonConsentUnreachable:
+		return true
+	case ReadBreakGlassParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ReadBreakGlassParamsXAccessReasonOnCallCover:
+		return true
+	case ReadBreakGlassParamsXAccessReasonOther:
+		return true
+	case ReadBreakGlassParamsXAccessReasonPatientUnconscious:
+		return true
+	case ReadBreakGlassParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReviewBreakGlassParamsXPurposeOfUse.
+const (
+	ReviewBreakGlassParamsXPurposeOfUseETREAT  ReviewBreakGlassParamsXPurposeOfUse = "ETREAT"
+	ReviewBreakGlassParamsXPurposeOfUseHOPERAT ReviewBreakGlassParamsXPurposeOfUse = "HOPERAT"
+	ReviewBreakGlassParamsXPurposeOfUseHPAYMT  ReviewBreakGlassParamsXPurposeOfUse = "HPAYMT"
+	ReviewBreakGlassParamsXPurposeOfUsePATRQT  ReviewBreakGlassParamsXPurposeOfUse = "PATRQT"
+	ReviewBreakGlassParamsXPurposeOfUseTREAT   ReviewBreakGlassParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the ReviewBreakGlassParamsXPurposeOfUse enum.
+func (e ReviewBreakGlassParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case ReviewBreakGlassParamsXPurposeOfUseETREAT:
+		return true
+	case ReviewBreakGlassParamsXPurposeOfUseHOPERAT:
+		return true
+	case ReviewBreakGlassParamsXPurposeOfUseHPAYMT:
+		return true
+	case ReviewBreakGlassParamsXPurposeOfUsePATRQT:
+		return true
+	case ReviewBreakGlassParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReviewBreakGlassParamsXAccessReason.
+const (
+	ReviewBreakGlassParamsXAccessReasonConsentUnreachable ReviewBreakGlassParamsXAccessReason = "consent_unreachable"
+	ReviewBreakGlassParamsXAccessReasonEmergencyTreatment ReviewBreakGlassParamsXAccessReason = "emergency_treatment"
+	ReviewBreakGlassParamsXAccessReasonOnCallCover        ReviewBreakGlassParamsXAccessReason = "on_call_cover"
+	ReviewBreakGlassParamsXAccessReasonOther              ReviewBreakGlassParamsXAccessReason = "other"
+	ReviewBreakGlassParamsXAccessReasonPatientUnconscious ReviewBreakGlassParamsXAccessReason = "patient_unconscious"
+	ReviewBreakGlassParamsXAccessReasonSystemOutage       ReviewBreakGlassParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ReviewBreakGlassParamsXAccessReason enum.
+func (e ReviewBreakGlassParamsXAccessReason) Valid() bool {
+	switch e {
+	case ReviewBreakGlassParamsXAccessReasonConsentUnreachable:
+		return true
+	case ReviewBreakGlassParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ReviewBreakGlassParamsXAccessReasonOnCallCover:
+		return true
+	case ReviewBreakGlassParamsXAccessReasonOther:
+		return true
+	case ReviewBreakGlassParamsXAccessReasonPatientUnconscious:
+		return true
+	case ReviewBreakGlassParamsXAccessReasonSystemOutage:
 		return true
 	default:
 		return false
@@ -1821,11 +2244,25 @@ type EnvelopeEndedBody struct {
 	Page *Paging   `json:"page,omitempty"`
 }
 
+// EnvelopeGrantBody defines model for EnvelopeGrantBody.
+type EnvelopeGrantBody struct {
+	Data GrantBody `json:"data"`
+	Meta Meta      `json:"meta"`
+	Page *Paging   `json:"page,omitempty"`
+}
+
 // EnvelopeListAccess defines model for EnvelopeListAccess.
 type EnvelopeListAccess struct {
 	Data []Access `json:"data"`
 	Meta Meta     `json:"meta"`
 	Page *Paging  `json:"page,omitempty"`
+}
+
+// EnvelopeListGrantBody defines model for EnvelopeListGrantBody.
+type EnvelopeListGrantBody struct {
+	Data []GrantBody `json:"data"`
+	Meta Meta        `json:"meta"`
+	Page *Paging     `json:"page,omitempty"`
 }
 
 // EnvelopeListTrailRow defines model for EnvelopeListTrailRow.
@@ -1869,6 +2306,64 @@ type FieldError struct {
 	Reason  string `json:"reason"`
 }
 
+// GlassReviewBody defines model for GlassReviewBody.
+type GlassReviewBody struct {
+	At *time.Time `json:"at,omitempty"`
+
+	// By The reviewer's subject.
+	By *string `json:"by,omitempty"`
+
+	// Note For who may review.
+	Note    *string                 `json:"note,omitempty"`
+	State   GlassReviewBodyState    `json:"state"`
+	Verdict *GlassReviewBodyVerdict `json:"verdict,omitempty"`
+}
+
+// GlassReviewBodyState defines model for GlassReviewBody.State.
+type GlassReviewBodyState string
+
+// GlassReviewBodyVerdict defines model for GlassReviewBody.Verdict.
+type GlassReviewBodyVerdict string
+
+// GrantActor defines model for GrantActor.
+type GrantActor struct {
+	Issuer string `json:"issuer"`
+
+	// Subject Examples: dr-1
+	Subject string `json:"subject"`
+}
+
+// GrantBody defines model for GrantBody.
+type GrantBody struct {
+	Actor GrantActor `json:"actor"`
+
+	// EndedAt When it ended, by somebody or by its time.
+	EndedAt   *time.Time         `json:"ended_at,omitempty"`
+	ExpiresAt time.Time          `json:"expires_at"`
+	Id        openapi_types.UUID `json:"id"`
+	OpenedAt  time.Time          `json:"opened_at"`
+
+	// PatientId Examples: p-001
+	PatientId string `json:"patient_id"`
+
+	// PracticeId The patient's.
+	PracticeId string `json:"practice_id"`
+
+	// Reason For the officer and the admin of the patient's practice, and in the answer to who opens it.
+	Reason *string `json:"reason,omitempty"`
+
+	// ReasonCode The coded reason.
+	//
+	// Examples: patient_unconscious
+	ReasonCode GrantBodyReasonCode `json:"reason_code"`
+	Review     GlassReviewBody     `json:"review"`
+}
+
+// GrantBodyReasonCode The coded reason.
+//
+// Examples: patient_unconscious
+type GrantBodyReasonCode string
+
 // Meta defines model for Meta.
 type Meta struct {
 	// AuditEventId The audit entry of this answer; Audit-Event-Id says the same.
@@ -1878,6 +2373,29 @@ type Meta struct {
 	RequestId openapi_types.UUID `json:"request_id"`
 	View      *View              `json:"view,omitempty"`
 }
+
+// OpenGlassBody defines model for OpenGlassBody.
+type OpenGlassBody struct {
+	// PatientId The patient's id: 1 to 64 letters, digits, dots and hyphens.
+	//
+	// Examples: p-001
+	PatientId string `json:"patient_id"`
+
+	// Reason Why, 10 to 500 characters.
+	//
+	// Examples: Unconscious after a fall, allergies unknown
+	Reason string `json:"reason"`
+
+	// ReasonCode The coded reason.
+	//
+	// Examples: patient_unconscious
+	ReasonCode OpenGlassBodyReasonCode `json:"reason_code"`
+}
+
+// OpenGlassBodyReasonCode The coded reason.
+//
+// Examples: patient_unconscious
+type OpenGlassBodyReasonCode string
 
 // Paging defines model for Paging.
 type Paging struct {
@@ -2026,6 +2544,18 @@ type RecordedBody struct {
 //
 // Examples: public_health
 type RecordedBodyBasis string
+
+// ReviewGlassInputBody defines model for ReviewGlassInputBody.
+type ReviewGlassInputBody struct {
+	// Note Why, 10 to 500 characters.
+	//
+	// Examples: Admitted by ambulance, no relative reachable
+	Note    string                      `json:"note"`
+	Verdict ReviewGlassInputBodyVerdict `json:"verdict"`
+}
+
+// ReviewGlassInputBodyVerdict defines model for ReviewGlassInputBody.Verdict.
+type ReviewGlassInputBodyVerdict string
 
 // SuspensionBody defines model for SuspensionBody.
 type SuspensionBody struct {
@@ -2501,6 +3031,123 @@ type ListUserAuditLogsParamsXPurposeOfUse string
 // ListUserAuditLogsParamsXAccessReason defines parameters for ListUserAuditLogs.
 type ListUserAuditLogsParamsXAccessReason string
 
+// ListBreakGlassParams defines parameters for ListBreakGlass.
+type ListBreakGlassParams struct {
+	// State Only those that are open, not reviewed, or not reviewed in time.
+	State *ListBreakGlassParamsState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Limit How many items at most.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor page.next of the page before. Everything else must be asked as it was then, but for the limit.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *ListBreakGlassParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ListBreakGlassParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// ListBreakGlassParamsState defines parameters for ListBreakGlass.
+type ListBreakGlassParamsState string
+
+// ListBreakGlassParamsXPurposeOfUse defines parameters for ListBreakGlass.
+type ListBreakGlassParamsXPurposeOfUse string
+
+// ListBreakGlassParamsXAccessReason defines parameters for ListBreakGlass.
+type ListBreakGlassParamsXAccessReason string
+
+// OpenBreakGlassParams defines parameters for OpenBreakGlass.
+type OpenBreakGlassParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *OpenBreakGlassParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *OpenBreakGlassParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// OpenBreakGlassParamsXPurposeOfUse defines parameters for OpenBreakGlass.
+type OpenBreakGlassParamsXPurposeOfUse string
+
+// OpenBreakGlassParamsXAccessReason defines parameters for OpenBreakGlass.
+type OpenBreakGlassParamsXAccessReason string
+
+// EndBreakGlassParams defines parameters for EndBreakGlass.
+type EndBreakGlassParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *EndBreakGlassParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *EndBreakGlassParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// EndBreakGlassParamsXPurposeOfUse defines parameters for EndBreakGlass.
+type EndBreakGlassParamsXPurposeOfUse string
+
+// EndBreakGlassParamsXAccessReason defines parameters for EndBreakGlass.
+type EndBreakGlassParamsXAccessReason string
+
+// ReadBreakGlassParams defines parameters for ReadBreakGlass.
+type ReadBreakGlassParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *ReadBreakGlassParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ReadBreakGlassParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// ReadBreakGlassParamsXPurposeOfUse defines parameters for ReadBreakGlass.
+type ReadBreakGlassParamsXPurposeOfUse string
+
+// ReadBreakGlassParamsXAccessReason defines parameters for ReadBreakGlass.
+type ReadBreakGlassParamsXAccessReason string
+
+// ReviewBreakGlassParams defines parameters for ReviewBreakGlass.
+type ReviewBreakGlassParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *ReviewBreakGlassParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ReviewBreakGlassParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// ReviewBreakGlassParamsXPurposeOfUse defines parameters for ReviewBreakGlass.
+type ReviewBreakGlassParamsXPurposeOfUse string
+
+// ReviewBreakGlassParamsXAccessReason defines parameters for ReviewBreakGlass.
+type ReviewBreakGlassParamsXAccessReason string
+
 // ListAccessesParams defines parameters for ListAccesses.
 type ListAccessesParams struct {
 	// Limit How many items at most.
@@ -2696,6 +3343,12 @@ type AddAppointmentJSONRequestBody = AddTreatmentInputBody
 // AddAssignmentJSONRequestBody defines body for AddAssignment for application/json ContentType.
 type AddAssignmentJSONRequestBody = AddTreatmentInputBody
 
+// OpenBreakGlassJSONRequestBody defines body for OpenBreakGlass for application/json ContentType.
+type OpenBreakGlassJSONRequestBody = OpenGlassBody
+
+// ReviewBreakGlassJSONRequestBody defines body for ReviewBreakGlass for application/json ContentType.
+type ReviewBreakGlassJSONRequestBody = ReviewGlassInputBody
+
 // RecordDisclosureJSONRequestBody defines body for RecordDisclosure for application/json ContentType.
 type RecordDisclosureJSONRequestBody = RecordedBody
 
@@ -2867,6 +3520,63 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/audit/logs/{userId} (the `ListUserAuditLogs` operationId).
 	ListUserAuditLogs(ctx context.Context, userId string, params *ListUserAuditLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListBreakGlass List break-glass grants
+	//
+	// The newest first: for an officer or admin with a second factor, those on patients of their practice, with their reasons; for everybody else, those that they opened themselves.
+	//
+	// Corresponds with GET /api/v1/break-glass (the `ListBreakGlass` operationId).
+	ListBreakGlass(ctx context.Context, params *ListBreakGlassParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OpenBreakGlassWithBody Open a break-glass grant
+	//
+	// For a nurse or clinician with a second factor of the last five minutes: opens one patient, of any practice, to this person and session, for reading, for an hour unless it is configured otherwise. Until it ends, reads of that patient need no header. Every use is audited and pages an officer, and somebody else reviews it within 24 hours. Asked again while it is open, the answer is the same grant.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/break-glass (the `OpenBreakGlass` operationId).
+	OpenBreakGlassWithBody(ctx context.Context, params *OpenBreakGlassParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OpenBreakGlass Open a break-glass grant
+	//
+	// For a nurse or clinician with a second factor of the last five minutes: opens one patient, of any practice, to this person and session, for reading, for an hour unless it is configured otherwise. Until it ends, reads of that patient need no header. Every use is audited and pages an officer, and somebody else reviews it within 24 hours. Asked again while it is open, the answer is the same grant.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/break-glass (the `OpenBreakGlass` operationId).
+	OpenBreakGlass(ctx context.Context, params *OpenBreakGlassParams, body OpenBreakGlassJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndBreakGlass End a break-glass grant
+	//
+	// At once, for who opened it, and for the officer and the admin of the patient's practice. The next emergency opens a new one.
+	//
+	// Corresponds with DELETE /api/v1/break-glass/{grant} (the `EndBreakGlass` operationId).
+	EndBreakGlass(ctx context.Context, grant openapi_types.UUID, params *EndBreakGlassParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReadBreakGlass Read a break-glass grant
+	//
+	// For who opened it, and for the officer and the admin of the patient's practice. For everybody else there is none.
+	//
+	// Corresponds with GET /api/v1/break-glass/{grant} (the `ReadBreakGlass` operationId).
+	ReadBreakGlass(ctx context.Context, grant openapi_types.UUID, params *ReadBreakGlassParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReviewBreakGlassWithBody Review a break-glass grant
+	//
+	// Once, within 24 hours, for the officer or the admin of the patient's practice with a second factor, and never for who opened it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/break-glass/{grant}/review (the `ReviewBreakGlass` operationId).
+	ReviewBreakGlassWithBody(ctx context.Context, grant openapi_types.UUID, params *ReviewBreakGlassParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReviewBreakGlass Review a break-glass grant
+	//
+	// Once, within 24 hours, for the officer or the admin of the patient's practice with a second factor, and never for who opened it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/break-glass/{grant}/review (the `ReviewBreakGlass` operationId).
+	ReviewBreakGlass(ctx context.Context, grant openapi_types.UUID, params *ReviewBreakGlassParams, body ReviewBreakGlassJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAccesses Read who used a patient's record
 	//
@@ -3149,6 +3859,133 @@ func (c *Client) ListAuditLogs(ctx context.Context, params *ListAuditLogsParams,
 // Corresponds with GET /api/v1/audit/logs/{userId} (the `ListUserAuditLogs` operationId).
 func (c *Client) ListUserAuditLogs(ctx context.Context, userId string, params *ListUserAuditLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListUserAuditLogsRequest(c.Server, userId, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListBreakGlass List break-glass grants
+//
+// The newest first: for an officer or admin with a second factor, those on patients of their practice, with their reasons; for everybody else, those that they opened themselves.
+//
+// Corresponds with GET /api/v1/break-glass (the `ListBreakGlass` operationId).
+func (c *Client) ListBreakGlass(ctx context.Context, params *ListBreakGlassParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListBreakGlassRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OpenBreakGlassWithBody Open a break-glass grant
+//
+// For a nurse or clinician with a second factor of the last five minutes: opens one patient, of any practice, to this person and session, for reading, for an hour unless it is configured otherwise. Until it ends, reads of that patient need no header. Every use is audited and pages an officer, and somebody else reviews it within 24 hours. Asked again while it is open, the answer is the same grant.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/break-glass (the `OpenBreakGlass` operationId).
+func (c *Client) OpenBreakGlassWithBody(ctx context.Context, params *OpenBreakGlassParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOpenBreakGlassRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OpenBreakGlass Open a break-glass grant
+//
+// For a nurse or clinician with a second factor of the last five minutes: opens one patient, of any practice, to this person and session, for reading, for an hour unless it is configured otherwise. Until it ends, reads of that patient need no header. Every use is audited and pages an officer, and somebody else reviews it within 24 hours. Asked again while it is open, the answer is the same grant.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/break-glass (the `OpenBreakGlass` operationId).
+func (c *Client) OpenBreakGlass(ctx context.Context, params *OpenBreakGlassParams, body OpenBreakGlassJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOpenBreakGlassRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndBreakGlass End a break-glass grant
+//
+// At once, for who opened it, and for the officer and the admin of the patient's practice. The next emergency opens a new one.
+//
+// Corresponds with DELETE /api/v1/break-glass/{grant} (the `EndBreakGlass` operationId).
+func (c *Client) EndBreakGlass(ctx context.Context, grant openapi_types.UUID, params *EndBreakGlassParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndBreakGlassRequest(c.Server, grant, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReadBreakGlass Read a break-glass grant
+//
+// For who opened it, and for the officer and the admin of the patient's practice. For everybody else there is none.
+//
+// Corresponds with GET /api/v1/break-glass/{grant} (the `ReadBreakGlass` operationId).
+func (c *Client) ReadBreakGlass(ctx context.Context, grant openapi_types.UUID, params *ReadBreakGlassParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReadBreakGlassRequest(c.Server, grant, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReviewBreakGlassWithBody Review a break-glass grant
+//
+// Once, within 24 hours, for the officer or the admin of the patient's practice with a second factor, and never for who opened it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/break-glass/{grant}/review (the `ReviewBreakGlass` operationId).
+func (c *Client) ReviewBreakGlassWithBody(ctx context.Context, grant openapi_types.UUID, params *ReviewBreakGlassParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReviewBreakGlassRequestWithBody(c.Server, grant, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReviewBreakGlass Review a break-glass grant
+//
+// Once, within 24 hours, for the officer or the admin of the patient's practice with a second factor, and never for who opened it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/break-glass/{grant}/review (the `ReviewBreakGlass` operationId).
+func (c *Client) ReviewBreakGlass(ctx context.Context, grant openapi_types.UUID, params *ReviewBreakGlassParams, body ReviewBreakGlassJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReviewBreakGlassRequest(c.Server, grant, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4523,6 +5360,479 @@ func NewListUserAuditLogsRequest(server string, userId string, params *ListUserA
 	return req, nil
 }
 
+// NewListBreakGlassRequest constructs an http.Request for the ListBreakGlass method
+func NewListBreakGlassRequest(server string, params *ListBreakGlassParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/break-glass")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewOpenBreakGlassRequest calls the generic OpenBreakGlass builder with application/json body
+func NewOpenBreakGlassRequest(server string, params *OpenBreakGlassParams, body OpenBreakGlassJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewOpenBreakGlassRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewOpenBreakGlassRequestWithBody constructs an http.Request for the OpenBreakGlass method, with any body, and a specified content type
+func NewOpenBreakGlassRequestWithBody(server string, params *OpenBreakGlassParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/break-glass")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewEndBreakGlassRequest constructs an http.Request for the EndBreakGlass method
+func NewEndBreakGlassRequest(server string, grant openapi_types.UUID, params *EndBreakGlassParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "grant", grant, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/break-glass/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewReadBreakGlassRequest constructs an http.Request for the ReadBreakGlass method
+func NewReadBreakGlassRequest(server string, grant openapi_types.UUID, params *ReadBreakGlassParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "grant", grant, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/break-glass/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewReviewBreakGlassRequest calls the generic ReviewBreakGlass builder with application/json body
+func NewReviewBreakGlassRequest(server string, grant openapi_types.UUID, params *ReviewBreakGlassParams, body ReviewBreakGlassJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReviewBreakGlassRequestWithBody(server, grant, params, "application/json", bodyReader)
+}
+
+// NewReviewBreakGlassRequestWithBody constructs an http.Request for the ReviewBreakGlass method, with any body, and a specified content type
+func NewReviewBreakGlassRequestWithBody(server string, grant openapi_types.UUID, params *ReviewBreakGlassParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "grant", grant, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/break-glass/%s/review", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListAccessesRequest constructs an http.Request for the ListAccesses method
 func NewListAccessesRequest(server string, id string, params *ListAccessesParams) (*http.Request, error) {
 	var err error
@@ -5508,6 +6818,69 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/audit/logs/{userId} (the `ListUserAuditLogs` operationId).
 	ListUserAuditLogsWithResponse(ctx context.Context, userId string, params *ListUserAuditLogsParams, reqEditors ...RequestEditorFn) (*ListUserAuditLogsResponse, error)
 
+	// ListBreakGlassWithResponse List break-glass grants
+	//
+	// The newest first: for an officer or admin with a second factor, those on patients of their practice, with their reasons; for everybody else, those that they opened themselves.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/break-glass (the `ListBreakGlass` operationId).
+	ListBreakGlassWithResponse(ctx context.Context, params *ListBreakGlassParams, reqEditors ...RequestEditorFn) (*ListBreakGlassResponse, error)
+
+	// OpenBreakGlassWithBodyWithResponse Open a break-glass grant
+	//
+	// For a nurse or clinician with a second factor of the last five minutes: opens one patient, of any practice, to this person and session, for reading, for an hour unless it is configured otherwise. Until it ends, reads of that patient need no header. Every use is audited and pages an officer, and somebody else reviews it within 24 hours. Asked again while it is open, the answer is the same grant.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/break-glass (the `OpenBreakGlass` operationId).
+	OpenBreakGlassWithBodyWithResponse(ctx context.Context, params *OpenBreakGlassParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*OpenBreakGlassResponse, error)
+
+	// OpenBreakGlassWithResponse Open a break-glass grant
+	//
+	// For a nurse or clinician with a second factor of the last five minutes: opens one patient, of any practice, to this person and session, for reading, for an hour unless it is configured otherwise. Until it ends, reads of that patient need no header. Every use is audited and pages an officer, and somebody else reviews it within 24 hours. Asked again while it is open, the answer is the same grant.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/break-glass (the `OpenBreakGlass` operationId).
+	OpenBreakGlassWithResponse(ctx context.Context, params *OpenBreakGlassParams, body OpenBreakGlassJSONRequestBody, reqEditors ...RequestEditorFn) (*OpenBreakGlassResponse, error)
+
+	// EndBreakGlassWithResponse End a break-glass grant
+	//
+	// At once, for who opened it, and for the officer and the admin of the patient's practice. The next emergency opens a new one.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/break-glass/{grant} (the `EndBreakGlass` operationId).
+	EndBreakGlassWithResponse(ctx context.Context, grant openapi_types.UUID, params *EndBreakGlassParams, reqEditors ...RequestEditorFn) (*EndBreakGlassResponse, error)
+
+	// ReadBreakGlassWithResponse Read a break-glass grant
+	//
+	// For who opened it, and for the officer and the admin of the patient's practice. For everybody else there is none.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/break-glass/{grant} (the `ReadBreakGlass` operationId).
+	ReadBreakGlassWithResponse(ctx context.Context, grant openapi_types.UUID, params *ReadBreakGlassParams, reqEditors ...RequestEditorFn) (*ReadBreakGlassResponse, error)
+
+	// ReviewBreakGlassWithBodyWithResponse Review a break-glass grant
+	//
+	// Once, within 24 hours, for the officer or the admin of the patient's practice with a second factor, and never for who opened it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/break-glass/{grant}/review (the `ReviewBreakGlass` operationId).
+	ReviewBreakGlassWithBodyWithResponse(ctx context.Context, grant openapi_types.UUID, params *ReviewBreakGlassParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReviewBreakGlassResponse, error)
+
+	// ReviewBreakGlassWithResponse Review a break-glass grant
+	//
+	// Once, within 24 hours, for the officer or the admin of the patient's practice with a second factor, and never for who opened it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/break-glass/{grant}/review (the `ReviewBreakGlass` operationId).
+	ReviewBreakGlassWithResponse(ctx context.Context, grant openapi_types.UUID, params *ReviewBreakGlassParams, body ReviewBreakGlassJSONRequestBody, reqEditors ...RequestEditorFn) (*ReviewBreakGlassResponse, error)
+
 	// ListAccessesWithResponse Read who used a patient's record
 	//
 	// The patient's own view: who did what with their record, newest first, refusals too. For the patient themselves, and for the officer and the admin (with a second factor) of their practice. Reading it is itself an access and leaves an entry.
@@ -6161,6 +7534,287 @@ func (r ListUserAuditLogsResponse) ContentType() string {
 	return ""
 }
 
+// ListBreakGlassResponse200Headers the declared response headers of an HTTP 200 response for ListBreakGlass
+type ListBreakGlassResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type ListBreakGlassResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeListGrantBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListBreakGlassResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListBreakGlassResponse) GetJSON200() *EnvelopeListGrantBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListBreakGlassResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListBreakGlassResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListBreakGlassResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListBreakGlassResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListBreakGlassResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// OpenBreakGlassResponse201Headers the declared response headers of an HTTP 201 response for OpenBreakGlass
+type OpenBreakGlassResponse201Headers struct {
+	AuditEventId *string
+	Location     *string
+	XRequestId   *openapi_types.UUID
+}
+
+type OpenBreakGlassResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *EnvelopeGrantBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *OpenBreakGlassResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r OpenBreakGlassResponse) GetJSON201() *EnvelopeGrantBody {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r OpenBreakGlassResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r OpenBreakGlassResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r OpenBreakGlassResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r OpenBreakGlassResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r OpenBreakGlassResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// EndBreakGlassResponse200Headers the declared response headers of an HTTP 200 response for EndBreakGlass
+type EndBreakGlassResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type EndBreakGlassResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeGrantBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *EndBreakGlassResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EndBreakGlassResponse) GetJSON200() *EnvelopeGrantBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EndBreakGlassResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EndBreakGlassResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndBreakGlassResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndBreakGlassResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndBreakGlassResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReadBreakGlassResponse200Headers the declared response headers of an HTTP 200 response for ReadBreakGlass
+type ReadBreakGlassResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type ReadBreakGlassResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeGrantBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ReadBreakGlassResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReadBreakGlassResponse) GetJSON200() *EnvelopeGrantBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ReadBreakGlassResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReadBreakGlassResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReadBreakGlassResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReadBreakGlassResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReadBreakGlassResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReviewBreakGlassResponse201Headers the declared response headers of an HTTP 201 response for ReviewBreakGlass
+type ReviewBreakGlassResponse201Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type ReviewBreakGlassResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *EnvelopeGrantBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *ReviewBreakGlassResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r ReviewBreakGlassResponse) GetJSON201() *EnvelopeGrantBody {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ReviewBreakGlassResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReviewBreakGlassResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReviewBreakGlassResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReviewBreakGlassResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReviewBreakGlassResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListAccessesResponse200Headers the declared response headers of an HTTP 200 response for ListAccesses
 type ListAccessesResponse200Headers struct {
 	AuditEventId *string
@@ -6781,6 +8435,111 @@ func (c *ClientWithResponses) ListUserAuditLogsWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseListUserAuditLogsResponse(rsp)
+}
+
+// ListBreakGlassWithResponse List break-glass grants
+//
+// The newest first: for an officer or admin with a second factor, those on patients of their practice, with their reasons; for everybody else, those that they opened themselves.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/break-glass (the `ListBreakGlass` operationId).
+func (c *ClientWithResponses) ListBreakGlassWithResponse(ctx context.Context, params *ListBreakGlassParams, reqEditors ...RequestEditorFn) (*ListBreakGlassResponse, error) {
+	rsp, err := c.ListBreakGlass(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListBreakGlassResponse(rsp)
+}
+
+// OpenBreakGlassWithBodyWithResponse Open a break-glass grant
+//
+// For a nurse or clinician with a second factor of the last five minutes: opens one patient, of any practice, to this person and session, for reading, for an hour unless it is configured otherwise. Until it ends, reads of that patient need no header. Every use is audited and pages an officer, and somebody else reviews it within 24 hours. Asked again while it is open, the answer is the same grant.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/break-glass (the `OpenBreakGlass` operationId).
+func (c *ClientWithResponses) OpenBreakGlassWithBodyWithResponse(ctx context.Context, params *OpenBreakGlassParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*OpenBreakGlassResponse, error) {
+	rsp, err := c.OpenBreakGlassWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseOpenBreakGlassResponse(rsp)
+}
+
+// OpenBreakGlassWithResponse Open a break-glass grant
+//
+// For a nurse or clinician with a second factor of the last five minutes: opens one patient, of any practice, to this person and session, for reading, for an hour unless it is configured otherwise. Until it ends, reads of that patient need no header. Every use is audited and pages an officer, and somebody else reviews it within 24 hours. Asked again while it is open, the answer is the same grant.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/break-glass (the `OpenBreakGlass` operationId).
+func (c *ClientWithResponses) OpenBreakGlassWithResponse(ctx context.Context, params *OpenBreakGlassParams, body OpenBreakGlassJSONRequestBody, reqEditors ...RequestEditorFn) (*OpenBreakGlassResponse, error) {
+	rsp, err := c.OpenBreakGlass(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseOpenBreakGlassResponse(rsp)
+}
+
+// EndBreakGlassWithResponse End a break-glass grant
+//
+// At once, for who opened it, and for the officer and the admin of the patient's practice. The next emergency opens a new one.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/break-glass/{grant} (the `EndBreakGlass` operationId).
+func (c *ClientWithResponses) EndBreakGlassWithResponse(ctx context.Context, grant openapi_types.UUID, params *EndBreakGlassParams, reqEditors ...RequestEditorFn) (*EndBreakGlassResponse, error) {
+	rsp, err := c.EndBreakGlass(ctx, grant, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndBreakGlassResponse(rsp)
+}
+
+// ReadBreakGlassWithResponse Read a break-glass grant
+//
+// For who opened it, and for the officer and the admin of the patient's practice. For everybody else there is none.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/break-glass/{grant} (the `ReadBreakGlass` operationId).
+func (c *ClientWithResponses) ReadBreakGlassWithResponse(ctx context.Context, grant openapi_types.UUID, params *ReadBreakGlassParams, reqEditors ...RequestEditorFn) (*ReadBreakGlassResponse, error) {
+	rsp, err := c.ReadBreakGlass(ctx, grant, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReadBreakGlassResponse(rsp)
+}
+
+// ReviewBreakGlassWithBodyWithResponse Review a break-glass grant
+//
+// Once, within 24 hours, for the officer or the admin of the patient's practice with a second factor, and never for who opened it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/break-glass/{grant}/review (the `ReviewBreakGlass` operationId).
+func (c *ClientWithResponses) ReviewBreakGlassWithBodyWithResponse(ctx context.Context, grant openapi_types.UUID, params *ReviewBreakGlassParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReviewBreakGlassResponse, error) {
+	rsp, err := c.ReviewBreakGlassWithBody(ctx, grant, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReviewBreakGlassResponse(rsp)
+}
+
+// ReviewBreakGlassWithResponse Review a break-glass grant
+//
+// Once, within 24 hours, for the officer or the admin of the patient's practice with a second factor, and never for who opened it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/break-glass/{grant}/review (the `ReviewBreakGlass` operationId).
+func (c *ClientWithResponses) ReviewBreakGlassWithResponse(ctx context.Context, grant openapi_types.UUID, params *ReviewBreakGlassParams, body ReviewBreakGlassJSONRequestBody, reqEditors ...RequestEditorFn) (*ReviewBreakGlassResponse, error) {
+	rsp, err := c.ReviewBreakGlass(ctx, grant, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReviewBreakGlassResponse(rsp)
 }
 
 // ListAccessesWithResponse Read who used a patient's record
@@ -7472,6 +9231,278 @@ func ParseListUserAuditLogsResponse(rsp *http.Response) (*ListUserAuditLogsRespo
 			headers.XRequestId = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListBreakGlassResponse parses an HTTP response from a ListBreakGlassWithResponse call
+func ParseListBreakGlassResponse(rsp *http.Response) (*ListBreakGlassResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListBreakGlassResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeListGrantBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListBreakGlassResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseOpenBreakGlassResponse parses an HTTP response from a OpenBreakGlassWithResponse call
+func ParseOpenBreakGlassResponse(rsp *http.Response) (*OpenBreakGlassResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &OpenBreakGlassResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest EnvelopeGrantBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers OpenBreakGlassResponse201Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseEndBreakGlassResponse parses an HTTP response from a EndBreakGlassWithResponse call
+func ParseEndBreakGlassResponse(rsp *http.Response) (*EndBreakGlassResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndBreakGlassResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeGrantBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers EndBreakGlassResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReadBreakGlassResponse parses an HTTP response from a ReadBreakGlassWithResponse call
+func ParseReadBreakGlassResponse(rsp *http.Response) (*ReadBreakGlassResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReadBreakGlassResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeGrantBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ReadBreakGlassResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReviewBreakGlassResponse parses an HTTP response from a ReviewBreakGlassWithResponse call
+func ParseReviewBreakGlassResponse(rsp *http.Response) (*ReviewBreakGlassResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReviewBreakGlassResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest EnvelopeGrantBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers ReviewBreakGlassResponse201Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers201 = &headers
 	}
 
 	return response, nil

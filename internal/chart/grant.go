@@ -4,16 +4,59 @@ package chart
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medirecord/medirecord/internal/audit"
+	"github.com/medirecord/medirecord/internal/envelope"
+	"github.com/medirecord/medirecord/internal/gate"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/postgres"
 	"github.com/medirecord/medirecord/internal/postgres/pgdb"
 )
+
+// mayRead asks the gate whether the caller may read of the patient, and breaks
+// the glass where they say so, or have it open: what follows is read under the
+// ruling, by its view. A grant that the database knows to be over is not gone on
+// under: who breaks the glass anew gets a new one, and everybody else reads as
+// they may without.
+func (s *Service) mayRead(ctx context.Context, in *entered, ask gate.Ask) error {
+	reason, err := emergency(in.caller)
+	if err != nil {
+		return err
+	}
+	if reason != "" {
+		ask.ReasonCode = med.ReasonOther
+	}
+	for range 2 {
+		if err := s.may(ctx, in, ask); err != nil {
+			return err
+		}
+		if in.ruling.Context == "" { // denied, whatever the relation
+			_, err := in.settle(med.RelationSamePractice)
+			return err
+		}
+		if in.ruling.Grant == nil {
+			return nil
+		}
+		if reason == "" {
+			err = s.goOn(ctx, in, ask.Patient)
+		} else {
+			err = s.useGrant(ctx, in, ask.Patient, reason)
+		}
+		if !errors.Is(err, errOver) {
+			return err
+		}
+		ask.Over = in.ruling.Grant.ID
+	}
+	return med.Forbidden.Because(errOver).Coded("grant_refused")
+}
+
+// errOver says that a grant has ended in the database, or was never written down.
+var errOver = errors.New("the grant is over")
 
 // useGrant writes the grant down, with its start entry when it is new, and
 // tells an officer, in one transaction that has committed before the patient is
@@ -34,26 +77,19 @@ func (s *Service) useGrant(ctx context.Context, in *entered, id med.PatientID, r
 		return err
 	}
 	start := in.entry.Child(s.now(), "break_glass", audit.AccessGranted)
-	glass := func(e *audit.Entry) error {
-		sealed, err := key.Seal(e.ID, reason)
-		if err != nil {
-			return fmt.Errorf("sealing the reason of grant %s: %w", g.ID, err)
+	start.ResourceType, start.ResourceID = "patient", string(id)
+	for _, e := range []*audit.Entry{in.entry, start} {
+		if err := glass(key, e, g, reason); err != nil {
+			return err
 		}
-		e.Detail.BreakGlass = &audit.BreakGlass{Grant: g.ID, ReasonCode: g.ReasonCode, Sealed: sealed}
-		return nil
-	}
-	if err := glass(in.entry); err != nil {
-		return err
-	}
-	if err := glass(start); err != nil {
-		return err
 	}
 	opened := false
 	err = s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) error {
+		call := string(in.entry.ID)
 		n, err := s.db.Q.OpenGrant(ctx, tx, pgdb.OpenGrantParams{
 			ID: g.ID, Issuer: in.caller.Issuer, Subject: in.caller.Subject, Session: in.caller.Session,
 			PatientID: string(id), PracticeID: string(practice), ReasonCode: g.ReasonCode, Reason: start.Detail.BreakGlass.Sealed,
-			Signed: g.Signed, EventID: string(start.ID), OpenedAt: g.OpenedAt, ExpiresAt: g.ExpiresAt,
+			Signed: g.Signed, EventID: string(start.ID), CallID: call, OpenedAt: g.OpenedAt, ExpiresAt: g.ExpiresAt,
 		})
 		if err != nil {
 			return err
@@ -62,11 +98,10 @@ func (s *Service) useGrant(ctx context.Context, in *entered, id med.PatientID, r
 			if err := appendTx(ctx, tx, start); err != nil {
 				return err
 			}
+		} else if row, err := s.db.Q.GrantInUse(ctx, tx, g.ID); err != nil || row.Over {
+			return over(err)
 		}
-		return s.db.Q.TellOfficer(ctx, tx, pgdb.TellOfficerParams{
-			ID: med.NewUUID(s.now()), Severity: severity(g, opened), PracticeID: string(practice), PatientID: string(id),
-			EventID: string(in.entry.ID), ReasonCode: g.ReasonCode,
-		})
+		return s.tellOfficer(ctx, tx, in, practice, severity(g, opened), g.ReasonCode)
 	})
 	if med.KindOf(err) != med.AuditUnavailable && postgres.Refused(err) {
 		return med.Forbidden.Because(err).Coded("grant_refused")
@@ -74,9 +109,80 @@ func (s *Service) useGrant(ctx context.Context, in *entered, id med.PatientID, r
 	if err != nil {
 		return err
 	}
+	s.brokeGlass(ctx, in, id, opened)
+	return nil
+}
+
+// goOn continues under the grant that an earlier call of the session opened: its
+// reason, sealed anew for this call's entry, and an officer is told. It reports
+// errOver for one that is over.
+func (s *Service) goOn(ctx context.Context, in *entered, id med.PatientID) error {
+	g := in.ruling.Grant
+	var row pgdb.GrantInUseRow
+	err := s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) (err error) {
+		if row, err = s.db.Q.GrantInUse(ctx, tx, g.ID); err != nil || row.Over {
+			return over(err)
+		}
+		return s.tellOfficer(ctx, tx, in, med.PracticeID(row.PracticeID), severity(g, false), g.ReasonCode)
+	})
+	if err != nil {
+		return err
+	}
+	practice := med.PracticeID(row.PracticeID)
+	version, err := envelope.ReasonKeyVersion(row.Reason)
+	if err != nil {
+		return s.suspect(ctx, id, err)
+	}
+	was, err := s.keys.Audit(ctx, in.ruling.Context, practice, version)
+	if err != nil {
+		return err
+	}
+	reason, err := was.Open(med.EventID(row.EventID), row.Reason)
+	if err != nil {
+		return s.suspect(ctx, id, err)
+	}
+	key, err := s.keys.Audit(ctx, in.ruling.Context, practice, 0)
+	if err != nil {
+		return err
+	}
+	in.entry.PatientPractice = practice
+	if err := glass(key, in.entry, g, reason); err != nil {
+		return err
+	}
+	s.brokeGlass(ctx, in, id, false)
+	return nil
+}
+
+// over is errOver for a grant that is not there, or is over.
+func over(err error) error {
+	if err == nil || errors.Is(err, pgx.ErrNoRows) {
+		return errOver
+	}
+	return err
+}
+
+// glass marks an entry as standing on the grant, with the reason sealed for it.
+func glass(key *envelope.AuditKey, e *audit.Entry, g *med.Grant, reason med.PHI) error {
+	sealed, err := key.Seal(e.ID, reason)
+	if err != nil {
+		return fmt.Errorf("sealing the reason of grant %s: %w", g.ID, err)
+	}
+	e.Detail.BreakGlass = &audit.BreakGlass{Grant: g.ID, ReasonCode: g.ReasonCode, Sealed: sealed}
+	return nil
+}
+
+// tellOfficer writes the page with whatever else the transaction does.
+func (s *Service) tellOfficer(ctx context.Context, tx pgx.Tx, in *entered, practice med.PracticeID, severity, code string) error {
+	return s.db.Q.TellOfficer(ctx, tx, pgdb.TellOfficerParams{
+		ID: med.NewUUID(s.now()), Severity: severity, PracticeID: string(practice), PatientID: string(in.entry.Patient),
+		EventID: string(in.entry.ID), ReasonCode: code,
+	})
+}
+
+func (s *Service) brokeGlass(ctx context.Context, in *entered, id med.PatientID, opened bool) {
+	g := in.ruling.Grant
 	s.log.WarnContext(ctx, "BREAK GLASS", slog.String("event", string(in.entry.ID)), slog.String("grant", g.ID), slog.Bool("opened", opened),
 		slog.String("actor", in.caller.Subject), slog.String("patient", string(id)), slog.String("reason_code", g.ReasonCode))
-	return nil
 }
 
 // grantForNobody notes and pages a grant for an id that nobody has: whoever
@@ -86,10 +192,7 @@ func (s *Service) grantForNobody(ctx context.Context, in *entered, id med.Patien
 	g := in.ruling.Grant
 	in.entry.Detail.BreakGlass = &audit.BreakGlass{Grant: g.ID, ReasonCode: g.ReasonCode}
 	err := s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) error {
-		return s.db.Q.TellOfficer(ctx, tx, pgdb.TellOfficerParams{
-			ID: med.NewUUID(s.now()), Severity: severity(g, g.Opened), PracticeID: "unknown", PatientID: string(id),
-			EventID: string(in.entry.ID), ReasonCode: g.ReasonCode,
-		})
+		return s.tellOfficer(ctx, tx, in, "unknown", severity(g, g.Opened), g.ReasonCode)
 	})
 	if err != nil {
 		return err

@@ -39,25 +39,8 @@ func (s *Service) ReadPatient(ctx context.Context, c med.Caller, id med.PatientI
 }
 
 func (s *Service) readPatient(ctx context.Context, in *entered, id med.PatientID, want []med.Field) (*med.PatientView, error) {
-	reason, err := emergency(in.caller)
-	if err != nil {
+	if err := s.mayRead(ctx, in, gate.Ask{Action: "read", Resource: "patient", Patient: id}); err != nil {
 		return nil, err
-	}
-	ask := gate.Ask{Action: "read", Resource: "patient", Patient: id}
-	if reason != "" {
-		ask.ReasonCode = med.ReasonOther
-	}
-	if err := s.may(ctx, in, ask); err != nil {
-		return nil, err
-	}
-	if in.ruling.Context == "" { // denied, whatever the relation
-		_, err := in.settle(med.RelationSamePractice)
-		return nil, err
-	}
-	if in.ruling.Grant != nil {
-		if err := s.useGrant(ctx, in, id, reason); err != nil {
-			return nil, err
-		}
 	}
 	if err := s.takeTicket(in); err != nil {
 		return nil, err

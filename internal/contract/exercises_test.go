@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/medtest"
 )
 
 // exercise is how an operation is asked so that it serves. What is not told is
@@ -27,6 +28,9 @@ type exercise struct {
 	// never says why a problem that the operation documents cannot be provoked
 	// from outside.
 	never map[string]string
+	// opens: it opens to its caller what they do not else see, and says so to an
+	// officer. Who may see what is not asked of it, nor after it.
+	opens bool
 }
 
 // exercises are those of all operations, by id.
@@ -76,6 +80,25 @@ func exercises() map[string]exercise {
 				w.send(t, r)
 			}},
 		},
+		"open-break-glass": {as: "clinician", opens: true, body: func(testing.TB, *world) any { return emergency(alice) }},
+		"list-break-glass": {as: "officer", in: func(t testing.TB, w *world) map[string]string {
+			w.grant(t) // so that there is a reason to open
+			return nil
+		}},
+		"read-break-glass": {as: "officer", in: func(t testing.TB, w *world) map[string]string {
+			return map[string]string{"grant": w.grant(t)}
+		}},
+		"end-break-glass": {
+			as: "officer", in: func(t testing.TB, w *world) map[string]string { return map[string]string{"grant": w.grant(t)} },
+			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) { w.send(t, r) }},
+		},
+		"review-break-glass": {
+			as: "officer", in: func(t testing.TB, w *world) map[string]string { return map[string]string{"grant": w.grant(t)} },
+			body: func(testing.TB, *world) any {
+				return map[string]any{"verdict": "justified", "note": "Admitted by ambulance, no relative reachable"}
+			},
+			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) { w.send(t, r) }},
+		},
 	}
 }
 
@@ -112,6 +135,19 @@ func listed(by string) func(testing.TB, *world) map[string]string {
 		ended(by)(t, w)
 		return map[string]string{"patient_id": string(w.alice)}
 	}
+}
+
+// emergency asks to break the glass for a patient.
+func emergency(patient med.PatientID) map[string]any {
+	return map[string]any{"patient_id": string(patient), "reason_code": "patient_unconscious", "reason": "Unconscious after a fall, allergies unknown"}
+}
+
+// grant is a new grant on alice, by somebody new: a person has but so many an hour.
+func (w *world) grant(t testing.TB) string {
+	t.Helper()
+	r := w.good(t, w.operation(t, "open-break-glass"))
+	r.token = w.Token(t, medtest.Claims{"sub": "dr-" + med.NewUUID(time.Now()), "roles": []string{"clinician"}, "practice_id": string(medtest.South)})
+	return w.send(t, r).data(t)["id"].(string)
 }
 
 // disclosed is a disclosure that lacks nothing.

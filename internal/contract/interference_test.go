@@ -70,6 +70,9 @@ func walk(t *testing.T, w *world, role string, one, other cast) []string {
 		told = append(told, fmt.Sprintf("%s %s (%s) → %s", r.method, r.op.path, why, n.answer(a)))
 	}
 	for _, op := range w.spec.operations {
+		if exercises()[op.ID].opens {
+			continue
+		}
 		good := func() *request {
 			r := w.good(t, op)
 			r.token = w.tokens[role]

@@ -50,6 +50,9 @@ func TestTenantIsolation(t *testing.T) {
 		return a
 	}
 	for _, op := range w.spec.operations {
+		if exercises()[op.ID].opens {
+			continue
+		}
 		t.Run(op.ID, func(t *testing.T) {
 			for _, who := range south {
 				// What is North's, after North has just had it: whatever is remembered is warm.

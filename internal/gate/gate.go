@@ -95,6 +95,10 @@ type Ask struct {
 	Kind     med.Kind
 	// ReasonCode is set for a break-glass access.
 	ReasonCode string
+	// Grant is the grant that is read, ended or reviewed.
+	Grant string
+	// Over is a grant that was found to be over: the answer does not stand on it.
+	Over string
 	// Event is the primary entry that the call will leave: the ruling's MAC is
 	// for it and its children. Without it no entry can be told from a forged one.
 	Event med.EventID
@@ -106,7 +110,7 @@ type Ask struct {
 func (g *Gate) May(ctx context.Context, c *med.Caller, q Ask) (*med.Ruling, error) {
 	may := &pb.May{
 		Token: c.Credential.Reveal(), Action: q.Action, ResourceType: q.Resource, PatientId: string(q.Patient), Kind: string(q.Kind),
-		EventId: string(q.Event), AccessReason: c.AccessReason,
+		EventId: string(q.Event), AccessReason: c.AccessReason, GrantId: q.Grant, Over: q.Over,
 	}
 	if q.ReasonCode != "" {
 		may.Emergency = &pb.Emergency{ReasonCode: q.ReasonCode}
@@ -182,7 +186,7 @@ func (g *Gate) Skew() time.Duration {
 func sendable(q *pb.Question) bool {
 	m, s := q.GetMay(), q.GetServe()
 	return utf8.ValidString(q.GetWho().GetToken()) && utf8.ValidString(m.GetToken()) && utf8.ValidString(m.GetPatientId()) &&
-		utf8.ValidString(m.GetKind()) && utf8.ValidString(m.GetAccessReason()) && utf8.ValidString(s.GetPracticeId()) && utf8.ValidString(s.GetOnBehalfOf())
+		utf8.ValidString(m.GetKind()) && utf8.ValidString(m.GetGrantId()) && utf8.ValidString(m.GetAccessReason()) && utf8.ValidString(s.GetPracticeId()) && utf8.ValidString(s.GetOnBehalfOf())
 }
 
 // Unavailable is the guide's 401, with the code that says why.

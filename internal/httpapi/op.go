@@ -108,6 +108,7 @@ func contract() *huma.OpenAPI {
 			{Name: "patients", Description: "Patients as the caller may see them."},
 			{Name: "audit", Description: "Who saw what, when, and why."},
 			{Name: "treatment", Description: "Who has to do with whom: appointments and assignments."},
+			{Name: "break-glass", Description: "Emergency access: who opened it, and who reviewed it."},
 			{Name: "disclosures", Description: "To whom data of a patient was disclosed, 45 CFR 164.528."},
 		},
 		Components: &huma.Components{

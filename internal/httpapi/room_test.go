@@ -102,6 +102,31 @@ func (w *ward) ReadAccounting(_ context.Context, c med.Caller, _ med.PatientID, 
 	return w.accounting, nil
 }
 
+func (w *ward) OpenGlass(_ context.Context, c med.Caller, id med.PatientID, code string, reason med.PHI) (*med.Glass, error) {
+	w.remember(c)
+	return &med.Glass{ID: glassID, Patient: id, ReasonCode: code, Reason: reason, Event: eventID}, nil
+}
+
+func (w *ward) ListGlass(_ context.Context, c med.Caller, _ med.GlassQuery) (*med.GlassPage, error) {
+	w.remember(c)
+	return &med.GlassPage{Event: eventID}, nil
+}
+
+func (w *ward) ReadGlass(_ context.Context, c med.Caller, id med.GlassID) (*med.Glass, error) {
+	w.remember(c)
+	return &med.Glass{ID: id, Event: eventID}, nil
+}
+
+func (w *ward) EndGlass(ctx context.Context, c med.Caller, id med.GlassID) (*med.Glass, error) {
+	return w.ReadGlass(ctx, c, id)
+}
+
+func (w *ward) ReviewGlass(ctx context.Context, c med.Caller, id med.GlassID, _ string, _ med.PHI) (*med.Glass, error) {
+	return w.ReadGlass(ctx, c, id)
+}
+
+const glassID = "018f0000-0000-7000-8000-0000000000e1"
+
 func (w *ward) ReadPatient(ctx context.Context, c med.Caller, id med.PatientID, want ...med.Field) (*med.PatientView, error) {
 	w.remember(c)
 	return w.read(ctx, c, id, want...)

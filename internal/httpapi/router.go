@@ -58,6 +58,7 @@ func newRouter(s *Server) (router, error) {
 	s.accessRoutes(&r)
 	s.disclosureRoutes(&r)
 	s.treatmentRoutes(&r)
+	s.glassRoutes(&r)
 	return r, s.docsRoutes(&r)
 }
 

@@ -38,6 +38,11 @@ type Chart interface {
 	EndTreatment(ctx context.Context, c med.Caller, kind med.TreatmentKind, patient med.PatientID, id med.TreatmentID) (med.EventID, error)
 	Treatments(ctx context.Context, c med.Caller, q med.TreatmentQuery) (*med.TreatmentPage, error)
 	ReadAccounting(ctx context.Context, c med.Caller, id med.PatientID, ask med.AccountingAsk) (*med.Accounting, error)
+	OpenGlass(ctx context.Context, c med.Caller, id med.PatientID, code string, reason med.PHI) (*med.Glass, error)
+	ListGlass(ctx context.Context, c med.Caller, q med.GlassQuery) (*med.GlassPage, error)
+	ReadGlass(ctx context.Context, c med.Caller, id med.GlassID) (*med.Glass, error)
+	EndGlass(ctx context.Context, c med.Caller, id med.GlassID) (*med.Glass, error)
+	ReviewGlass(ctx context.Context, c med.Caller, id med.GlassID, verdict string, note med.PHI) (*med.Glass, error)
 }
 
 // Config is what the room needs. Auth, Chart, Log, Now and Ready are required;

@@ -86,7 +86,8 @@ func (m *Maintenance) partitions(ctx context.Context) error {
 	return postgres.Unavailable(err)
 }
 
-// sweep settles keys whose patient came and deletes those whose did not.
+// sweep settles keys whose patient came and deletes those whose did not; and it
+// ends grants whose time is over, and says which reviews are overdue.
 func (m *Maintenance) sweep(ctx context.Context) error {
 	me := chart.Worker()
 	list, err := m.cfg.Gate.Serve(ctx, &me, "practice.list", "")
@@ -104,12 +105,25 @@ func (m *Maintenance) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := m.forget(ctx, list.Context); err != nil {
+		return err
+	}
 	for _, p := range practices {
 		if err := m.sweepPractice(ctx, &me, p); err != nil {
 			return fmt.Errorf("practice %s: %w", p, err)
 		}
 	}
 	return nil
+}
+
+// forget drops emergency lookups of yesterday.
+func (m *Maintenance) forget(ctx context.Context, signed string) error {
+	return m.cfg.DB.InTx(ctx, signed, func(tx pgx.Tx) error {
+		if err := m.cfg.DB.Q.ForgetCandidates(ctx, tx); err != nil {
+			return err
+		}
+		return m.cfg.DB.Q.ForgetLookups(ctx, tx)
+	})
 }
 
 func (m *Maintenance) sweepPractice(ctx context.Context, me *med.Caller, practice med.PracticeID) error {
@@ -119,6 +133,10 @@ func (m *Maintenance) sweepPractice(ctx context.Context, me *med.Caller, practic
 	}
 	if err := m.manifests(ctx, ruling, practice); err != nil && ctx.Err() == nil {
 		m.cfg.Log.ErrorContext(ctx, "manifests not compared with the trail", slog.String("practice", string(practice)), slog.Any("error", err))
+	}
+	watch := chart.GlassWatch{DB: m.cfg.DB, Log: m.cfg.Log, Now: time.Now}
+	if err := watch.Once(ctx, ruling, practice); err != nil && ctx.Err() == nil {
+		m.cfg.Log.ErrorContext(ctx, "break-glass grants not looked after", slog.String("practice", string(practice)), slog.Any("error", err))
 	}
 	settled, deleted, err := m.cfg.Keys.Sweep(ctx, ruling.Context, practice, orphanAge, func(id med.PatientID) (there bool, err error) {
 		err = m.cfg.DB.InTx(ctx, ruling.Context, func(tx pgx.Tx) (err error) {

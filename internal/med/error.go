@@ -92,6 +92,8 @@ var ErrorCodes = []struct {
 	{"written_before", Conflict, "There is an appointment or assignment with this id already."},
 	{"amended_meanwhile", Conflict, "Somebody amended the disclosure meanwhile: read it again, then repeat the change."},
 	{"entered_in_error", Conflict, "The disclosure was entered in error before."},
+	{"grant_over", Conflict, "The break-glass grant has ended or expired."},
+	{"reviewed_before", Conflict, "Somebody reviewed the break-glass grant before."},
 	{"cursor_invalid", Invalid, "The cursor is not ours, is older than an hour, or was given to another caller or for another query."},
 	{"key_missing", KeysUnavailable, "The key store has no such key."},
 }

@@ -75,7 +75,7 @@ func (m *model) shows(c *token.Context) seen {
 		}
 	}
 	for _, g := range m.grants {
-		if g.id == c.Grant {
+		if person && m.seesGrant(c, &g) {
 			s.Grants = append(s.Grants, g.id)
 		}
 	}
@@ -88,6 +88,25 @@ func (m *model) shows(c *token.Context) seen {
 		slices.Sort(*ids)
 	}
 	return s
+}
+
+// seesGrant says whether a person sees a grant: the one that they stand on, in
+// its session; or, reading, ending or reviewing, their own, and that of a
+// patient of the practice that they watch over. They are all of practice a.
+func (m *model) seesGrant(c *token.Context, g *modelGrant) bool {
+	own := g.issuer == c.Issuer && g.subject == c.Subject
+	switch c.Action {
+	case "patient.read", "break_glass.open":
+		return own && g.id == c.Grant && g.session == c.Session
+	case "break_glass.read", "break_glass.end", "break_glass.review":
+		if c.Grant != g.id && (c.Grant != "" || c.Action != "break_glass.read") {
+			return false
+		}
+		works := slices.ContainsFunc(c.Roles, func(r string) bool { return r == "nurse" || r == "clinician" || r == "break_glass" })
+		watches := c.Practice == "a" && (c.Admin || slices.Contains(c.Roles, "officer"))
+		return watches || own && works && c.Action != "break_glass.review"
+	}
+	return false
 }
 
 // reads says whether a person who reads the trail sees an entry: of the patient
@@ -227,7 +246,8 @@ func (m *model) context(r *rand.Rand) token.Context {
 		}
 		return c
 	}
-	c.Action = pick(r, "patient.read", "patient.read", "patient.read", "audit.read", "patient.search", "import", "sweep", "practice.list")
+	c.Action = pick(r, "patient.read", "patient.read", "patient.read", "audit.read", "patient.search", "import", "sweep", "practice.list",
+		"break_glass.read", "break_glass.end", "break_glass.review", "break_glass.open")
 	for _, role := range []string{"patient", "nurse", "clinician", "admin", "officer", "break_glass", "service:import"} {
 		if r.IntN(4) == 0 {
 			c.Roles = append(c.Roles, role)

@@ -117,7 +117,7 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 		return refuse(id, "unauthenticated", reasonOf(err))
 	}
 	patient := med.PatientID("")
-	if !aboutThePractice(q) {
+	if !aboutNobody(q) {
 		if patient, err = med.ParsePatientID(q.GetPatientId()); err != nil {
 			return refuse(id, "invalid", "patient_id")
 		}
@@ -125,8 +125,9 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 	if q.GetEventId() != "" && !med.IsUUID(q.GetEventId()) {
 		return refuse(id, "invalid", "event_id")
 	}
-	emergency := q.GetEmergency() != nil && slices.Contains(c.Caller.Roles, med.RoleBreakGlass)
-	if emergency && !slices.Contains(med.ReasonCodes, q.GetEmergency().GetReasonCode()) {
+	opening := q.GetResourceType() == "break_glass" && q.GetAction() == "open"
+	emergency := q.GetEmergency() != nil && slices.Contains(c.Caller.Roles, med.RoleBreakGlass) && !opening
+	if (emergency || opening) && !slices.Contains(med.ReasonCodes, q.GetEmergency().GetReasonCode()) {
 		return refuse(id, "invalid", "reason_code")
 	}
 	if q.GetAccessReason() != "" && !slices.Contains(med.ReasonCodes, q.GetAccessReason()) {
@@ -146,8 +147,15 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 			return refuse(id, refusalOf(d.Reason), d.Reason)
 		}
 	}
+	var standing *pb.Grant // that an earlier call opened
+	if q.GetAction() == "read" && (q.GetResourceType() == "patient" || q.GetResourceType() == "record") && !emergency {
+		standing = s.openGrant(c, string(patient), q.GetOver())
+	}
+	if aboutGrants(q) {
+		return s.mayGrants(ctx, id, c, q)
+	}
 	ruled, err := s.decide(ctx, engine, policy.Input{
-		Subject: policy.Subject{Roles: c.Caller.Roles, MFA: mfa, Grant: emergency, ReasonGiven: q.GetAccessReason() != ""},
+		Subject: policy.Subject{Roles: c.Caller.Roles, MFA: mfa, Grant: emergency || standing != nil, ReasonGiven: q.GetAccessReason() != ""},
 		Action:  q.GetAction(),
 		Resource: policy.Resource{
 			Type: q.GetResourceType(), Kind: kindAsked(q), Sensitivity: med.SensitivityNormal, State: policy.StateLive,
@@ -171,8 +179,12 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 		Admin:   mfa != med.MFANone && slices.Contains(c.Caller.Roles, med.RoleAdmin),
 		Session: c.Caller.Session,
 	}
-	if emergency {
-		ruling.Grant, err = s.grant(c, string(patient), q.GetEmergency().GetReasonCode())
+	if standing != nil {
+		ruling.Grant = standing
+		claims.Grant, claims.GrantExpires = standing.GetId(), standing.GetExpiresAt()*1000
+	}
+	if emergency || opening && c.Caller.Patient != patient {
+		ruling.Grant, err = s.grant(c, string(patient), q.GetEmergency().GetReasonCode(), q.GetOver())
 		if errors.Is(err, errManyGrants) {
 			s.cfg.Log.ErrorContext(ctx, "ALERT break-glass grants beyond care", slog.String("subject", c.Caller.Subject))
 			return refuse(id, "rate_limited", "grants")
@@ -187,7 +199,7 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 				slog.String("subject", c.Caller.Subject), slog.String("patient", string(patient)), slog.String("reason_code", ruling.Grant.GetReasonCode()))
 		}
 	}
-	claims.Strict = s.strict(q, emergency)
+	claims.Strict = s.strict(q, emergency || standing != nil)
 	ruling.Strict = claims.Strict
 	return s.mint(ctx, id, ruling, claims, q.GetEventId())
 }
@@ -199,6 +211,11 @@ func kindAsked(q *pb.May) med.Kind {
 		return ""
 	}
 	return med.Kind(q.GetKind())
+}
+
+// aboutNobody reports whether a question names no patient.
+func aboutNobody(q *pb.May) bool {
+	return aboutThePractice(q) || q.GetPatientId() == "" && aboutGrants(q)
 }
 
 // aboutThePractice reports whether a question is about the caller's whole

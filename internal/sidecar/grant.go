@@ -23,16 +23,17 @@ const (
 var errManyGrants = errors.New("too many grants")
 
 // grant opens a break-glass grant for one user, patient and session, or
-// continues the one that is open. It is on disk before it is returned.
-func (s *Service) grant(c *token.Claims, patient, reasonCode string) (*pb.Grant, error) {
+// continues the one that is open, unless the asker says that this one is over.
+// It is on disk before it is returned.
+func (s *Service) grant(c *token.Claims, patient, reasonCode, over string) (*pb.Grant, error) {
 	now := s.cfg.Now()
 	st := s.state
 	st.journal.Lock()
 	defer st.journal.Unlock()
 	who := [2]string{c.Caller.Issuer, c.Caller.Subject}
-	key := grantKey{c.Caller.Issuer, c.Caller.Subject, c.Caller.Session, patient}
+	key := keyOf(c, patient)
 	g := st.grants[key]
-	opened := g == nil || g.ExpiresAt <= now.Unix()
+	opened := g == nil || g.ExpiresAt <= now.Unix() || g.ID == over
 	if opened {
 		if st.prune(who, now); len(st.byWho[who]) >= mostGrants {
 			return nil, errManyGrants
@@ -63,10 +64,36 @@ func (s *Service) grant(c *token.Claims, patient, reasonCode string) (*pb.Grant,
 			fresh++
 		}
 	}
-	return &pb.Grant{
-		Id: g.ID, Opened: opened, OpenedAt: g.OpenedAt, ExpiresAt: g.ExpiresAt, ReasonCode: g.ReasonCode, Signed: g.Signed,
-		PageP1: opened && (open > manyOpen || fresh > manyNewHour),
-	}, nil
+	out := g.said()
+	out.Opened, out.PageP1 = opened, opened && (open > manyOpen || fresh > manyNewHour)
+	return out, nil
+}
+
+func keyOf(c *token.Claims, patient string) grantKey {
+	return grantKey{c.Caller.Issuer, c.Caller.Subject, c.Caller.Session, patient}
+}
+
+func (g *grant) said() *pb.Grant {
+	return &pb.Grant{Id: g.ID, OpenedAt: g.OpenedAt, ExpiresAt: g.ExpiresAt, ReasonCode: g.ReasonCode, Signed: g.Signed}
+}
+
+// openGrant returns the grant that the caller's session has for the patient, to
+// go on reading under it; nil when there is none, or the asker says that it is
+// over. Whether it is, the database knows: what is refused here is only to go on.
+func (s *Service) openGrant(c *token.Claims, patient, over string) *pb.Grant {
+	v, ok := s.state.open.Load(keyOf(c, patient))
+	if !ok {
+		return nil
+	}
+	g := v.(*grant) //nolint:forcetypeassert // nothing else is stored
+	if g.ExpiresAt <= s.cfg.Now().Unix() {
+		return nil
+	}
+	if g.ID == over {
+		s.state.open.CompareAndDelete(g.grantKey, g)
+		return nil
+	}
+	return g.said()
 }
 
 // prune forgets the person's grants that neither are open nor count for the
@@ -79,6 +106,7 @@ func (s *state) prune(who [2]string, now time.Time) {
 			keep = append(keep, g)
 		case s.grants[g.grantKey] == g:
 			delete(s.grants, g.grantKey)
+			s.open.CompareAndDelete(g.grantKey, g)
 		}
 	}
 	s.byWho[who] = keep

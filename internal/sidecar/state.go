@@ -25,7 +25,7 @@ import (
 type state struct {
 	// journal is held while a line is written and flushed; mu only while gone
 	// and homes are looked at or changed, so that nobody's token waits for a
-	// disk. grants and byWho are journal's.
+	// disk. grants and byWho are journal's; open is read by every read of a patient.
 	journal sync.Mutex
 	mu      sync.RWMutex
 	file    *os.File
@@ -34,6 +34,7 @@ type state struct {
 	gone    map[string]int64 // revoked token to Unix time of its expiry
 	grants  map[grantKey]*grant
 	byWho   map[[2]string][]*grant // by issuer and subject, for the rate
+	open    sync.Map               // grantKey to *grant: what grants has
 	homes   map[string]bool        // practices that were added through us
 }
 
@@ -105,6 +106,7 @@ func (s *state) apply(l line) {
 	}
 	if g := l.Grant; g != nil && g.OpenedAt > now-3600-int64(longestGrant.Seconds()) {
 		s.grants[g.grantKey] = g
+		s.open.Store(g.grantKey, g)
 		who := [2]string{g.Issuer, g.Subject}
 		s.byWho[who] = append(s.byWho[who], g)
 	}

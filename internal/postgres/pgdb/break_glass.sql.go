@@ -10,11 +10,459 @@ import (
 	"time"
 )
 
+const askLookup = `-- name: AskLookup :exec
+insert into medirecord.lookup (nonce, actor, session, digest, event_id) values ($1, $2, $3, $4, $5)
+`
+
+type AskLookupParams struct {
+	Nonce   string
+	Actor   string
+	Session string
+	Digest  []byte
+	EventID string
+}
+
+func (q *Queries) AskLookup(ctx context.Context, db DBTX, arg AskLookupParams) error {
+	_, err := db.Exec(ctx, askLookup,
+		arg.Nonce,
+		arg.Actor,
+		arg.Session,
+		arg.Digest,
+		arg.EventID,
+	)
+	return err
+}
+
+const candidate = `-- name: Candidate :one
+select c.practice_id::text as practice_id, c.version::bigint as version, c.dek_version::integer as dek_version, c.sealed::bytea as sealed
+  from medirecord.read_candidate($1::text) c
+`
+
+type CandidateRow struct {
+	PracticeID string
+	Version    int64
+	DekVersion int32
+	Sealed     []byte
+}
+
+func (q *Queries) Candidate(ctx context.Context, db DBTX, lookup string) (CandidateRow, error) {
+	row := db.QueryRow(ctx, candidate, lookup)
+	var i CandidateRow
+	err := row.Scan(
+		&i.PracticeID,
+		&i.Version,
+		&i.DekVersion,
+		&i.Sealed,
+	)
+	return i, err
+}
+
+const endGrant = `-- name: EndGrant :one
+update medirecord.break_glass set ended_at = clock_timestamp(), ended_by = $1
+ where id = $2 and ended_at is null and expires_at > clock_timestamp()
+returning coalesce(ended_at, clock_timestamp())::timestamptz as ended_at
+`
+
+type EndGrantParams struct {
+	EndedBy *string
+	ID      string
+}
+
+func (q *Queries) EndGrant(ctx context.Context, db DBTX, arg EndGrantParams) (time.Time, error) {
+	row := db.QueryRow(ctx, endGrant, arg.EndedBy, arg.ID)
+	var ended_at time.Time
+	err := row.Scan(&ended_at)
+	return ended_at, err
+}
+
+const escalateReviews = `-- name: EscalateReviews :many
+update medirecord.break_glass g set escalated_at = clock_timestamp()
+ where g.practice_id = $1 and g.escalated_at is null and g.ended_at is not null and g.opened_at < clock_timestamp() - interval '24 hours'
+   and not exists (select from medirecord.glass_review r where r.grant_id = g.id)
+returning id, patient_id, reason_code, event_id, call_id
+`
+
+type EscalateReviewsRow struct {
+	ID         string
+	PatientID  string
+	ReasonCode string
+	EventID    string
+	CallID     *string
+}
+
+func (q *Queries) EscalateReviews(ctx context.Context, db DBTX, practiceID string) ([]EscalateReviewsRow, error) {
+	rows, err := db.Query(ctx, escalateReviews, practiceID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []EscalateReviewsRow{}
+	for rows.Next() {
+		var i EscalateReviewsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.PatientID,
+			&i.ReasonCode,
+			&i.EventID,
+			&i.CallID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const expireGrants = `-- name: ExpireGrants :many
+update medirecord.break_glass set ended_at = expires_at
+ where practice_id = $1 and ended_at is null and expires_at <= clock_timestamp()
+returning id, patient_id, reason_code, event_id, call_id
+`
+
+type ExpireGrantsRow struct {
+	ID         string
+	PatientID  string
+	ReasonCode string
+	EventID    string
+	CallID     *string
+}
+
+func (q *Queries) ExpireGrants(ctx context.Context, db DBTX, practiceID string) ([]ExpireGrantsRow, error) {
+	rows, err := db.Query(ctx, expireGrants, practiceID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ExpireGrantsRow{}
+	for rows.Next() {
+		var i ExpireGrantsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.PatientID,
+			&i.ReasonCode,
+			&i.EventID,
+			&i.CallID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const forgetCandidates = `-- name: ForgetCandidates :exec
+delete from medirecord.lookup_candidate c where exists (select from medirecord.lookup l where l.nonce = c.nonce and l.asked_at < clock_timestamp() - interval '24 hours')
+`
+
+func (q *Queries) ForgetCandidates(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, forgetCandidates)
+	return err
+}
+
+const forgetLookups = `-- name: ForgetLookups :exec
+delete from medirecord.lookup l where l.asked_at < clock_timestamp() - interval '24 hours'
+`
+
+func (q *Queries) ForgetLookups(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, forgetLookups)
+	return err
+}
+
+const grant = `-- name: Grant :one
+select g.id, g.issuer, g.subject, g.patient_id, g.practice_id, g.reason_code, g.reason, g.event_id, g.call_id, g.opened_at, g.expires_at, g.ended_at,
+       r.reviewer, r.verdict, r.note, r.event_id as review_event, r.reviewed_at
+  from medirecord.break_glass g
+  left join medirecord.glass_review r on r.grant_id = g.id
+ where g.id = $1
+`
+
+type GrantRow struct {
+	ID          string
+	Issuer      string
+	Subject     string
+	PatientID   string
+	PracticeID  string
+	ReasonCode  string
+	Reason      []byte
+	EventID     string
+	CallID      *string
+	OpenedAt    time.Time
+	ExpiresAt   time.Time
+	EndedAt     *time.Time
+	Reviewer    *string
+	Verdict     *string
+	Note        []byte
+	ReviewEvent *string
+	ReviewedAt  *time.Time
+}
+
+func (q *Queries) Grant(ctx context.Context, db DBTX, id string) (GrantRow, error) {
+	row := db.QueryRow(ctx, grant, id)
+	var i GrantRow
+	err := row.Scan(
+		&i.ID,
+		&i.Issuer,
+		&i.Subject,
+		&i.PatientID,
+		&i.PracticeID,
+		&i.ReasonCode,
+		&i.Reason,
+		&i.EventID,
+		&i.CallID,
+		&i.OpenedAt,
+		&i.ExpiresAt,
+		&i.EndedAt,
+		&i.Reviewer,
+		&i.Verdict,
+		&i.Note,
+		&i.ReviewEvent,
+		&i.ReviewedAt,
+	)
+	return i, err
+}
+
+const grantInUse = `-- name: GrantInUse :one
+select practice_id, reason, event_id, (ended_at is not null or expires_at <= clock_timestamp())::boolean as over
+  from medirecord.break_glass where id = $1
+`
+
+type GrantInUseRow struct {
+	PracticeID string
+	Reason     []byte
+	EventID    string
+	Over       bool
+}
+
+// The grant that the context stands on, as it was written down.
+func (q *Queries) GrantInUse(ctx context.Context, db DBTX, id string) (GrantInUseRow, error) {
+	row := db.QueryRow(ctx, grantInUse, id)
+	var i GrantInUseRow
+	err := row.Scan(
+		&i.PracticeID,
+		&i.Reason,
+		&i.EventID,
+		&i.Over,
+	)
+	return i, err
+}
+
+const grantsAt = `-- name: GrantsAt :many
+select g.id, g.issuer, g.subject, g.patient_id, g.practice_id, g.reason_code, g.reason, g.event_id, g.call_id, g.opened_at, g.expires_at, g.ended_at,
+       r.reviewer, r.verdict, r.note, r.event_id as review_event, r.reviewed_at
+  from medirecord.break_glass g
+  left join medirecord.glass_review r on r.grant_id = g.id
+ where g.practice_id = $1 and g.id < $2::uuid
+   and ($3::text = '' or $3 = 'open' and g.ended_at is null and g.expires_at > clock_timestamp()
+        or $3 = 'due' and r.grant_id is null
+        or $3 = 'overdue' and r.grant_id is null and g.opened_at < clock_timestamp() - interval '24 hours')
+ order by g.id desc
+ limit $4
+`
+
+type GrantsAtParams struct {
+	PracticeID string
+	Before     string
+	State      string
+	MaxRows    int32
+}
+
+type GrantsAtRow struct {
+	ID          string
+	Issuer      string
+	Subject     string
+	PatientID   string
+	PracticeID  string
+	ReasonCode  string
+	Reason      []byte
+	EventID     string
+	CallID      *string
+	OpenedAt    time.Time
+	ExpiresAt   time.Time
+	EndedAt     *time.Time
+	Reviewer    *string
+	Verdict     *string
+	Note        []byte
+	ReviewEvent *string
+	ReviewedAt  *time.Time
+}
+
+// Those of the practice's patients, the newest first; one person's among them.
+func (q *Queries) GrantsAt(ctx context.Context, db DBTX, arg GrantsAtParams) ([]GrantsAtRow, error) {
+	rows, err := db.Query(ctx, grantsAt,
+		arg.PracticeID,
+		arg.Before,
+		arg.State,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []GrantsAtRow{}
+	for rows.Next() {
+		var i GrantsAtRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Issuer,
+			&i.Subject,
+			&i.PatientID,
+			&i.PracticeID,
+			&i.ReasonCode,
+			&i.Reason,
+			&i.EventID,
+			&i.CallID,
+			&i.OpenedAt,
+			&i.ExpiresAt,
+			&i.EndedAt,
+			&i.Reviewer,
+			&i.Verdict,
+			&i.Note,
+			&i.ReviewEvent,
+			&i.ReviewedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const grantsBy = `-- name: GrantsBy :many
+select g.id, g.issuer, g.subject, g.patient_id, g.practice_id, g.reason_code, g.reason, g.event_id, g.call_id, g.opened_at, g.expires_at, g.ended_at,
+       r.reviewer, r.verdict, r.note, r.event_id as review_event, r.reviewed_at
+  from medirecord.break_glass g
+  left join medirecord.glass_review r on r.grant_id = g.id
+ where g.issuer = $1 and g.subject = $2 and g.id < $3::uuid
+   and ($4::text = '' or $4 = 'open' and g.ended_at is null and g.expires_at > clock_timestamp()
+        or $4 = 'due' and r.grant_id is null
+        or $4 = 'overdue' and r.grant_id is null and g.opened_at < clock_timestamp() - interval '24 hours')
+ order by g.id desc
+ limit $5
+`
+
+type GrantsByParams struct {
+	Issuer  string
+	Subject string
+	Before  string
+	State   string
+	MaxRows int32
+}
+
+type GrantsByRow struct {
+	ID          string
+	Issuer      string
+	Subject     string
+	PatientID   string
+	PracticeID  string
+	ReasonCode  string
+	Reason      []byte
+	EventID     string
+	CallID      *string
+	OpenedAt    time.Time
+	ExpiresAt   time.Time
+	EndedAt     *time.Time
+	Reviewer    *string
+	Verdict     *string
+	Note        []byte
+	ReviewEvent *string
+	ReviewedAt  *time.Time
+}
+
+// Those that one person opened, the newest first.
+func (q *Queries) GrantsBy(ctx context.Context, db DBTX, arg GrantsByParams) ([]GrantsByRow, error) {
+	rows, err := db.Query(ctx, grantsBy,
+		arg.Issuer,
+		arg.Subject,
+		arg.Before,
+		arg.State,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []GrantsByRow{}
+	for rows.Next() {
+		var i GrantsByRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Issuer,
+			&i.Subject,
+			&i.PatientID,
+			&i.PracticeID,
+			&i.ReasonCode,
+			&i.Reason,
+			&i.EventID,
+			&i.CallID,
+			&i.OpenedAt,
+			&i.ExpiresAt,
+			&i.EndedAt,
+			&i.Reviewer,
+			&i.Verdict,
+			&i.Note,
+			&i.ReviewEvent,
+			&i.ReviewedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const lookUp = `-- name: LookUp :many
+select coalesce(l.patient_id, '')::text as patient_id, coalesce(l.practice_id, '')::text as practice_id, l.many::boolean as many
+  from medirecord.lookup($1::text[], $2::bytea[]) l
+`
+
+type LookUpParams struct {
+	Practices []string
+	Tags      [][]byte
+}
+
+type LookUpRow struct {
+	PatientID  string
+	PracticeID string
+	Many       bool
+}
+
+func (q *Queries) LookUp(ctx context.Context, db DBTX, arg LookUpParams) ([]LookUpRow, error) {
+	rows, err := db.Query(ctx, lookUp, arg.Practices, arg.Tags)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []LookUpRow{}
+	for rows.Next() {
+		var i LookUpRow
+		if err := rows.Scan(&i.PatientID, &i.PracticeID, &i.Many); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const openGrant = `-- name: OpenGrant :execrows
 insert into medirecord.break_glass
-  (id, issuer, subject, session, patient_id, practice_id, reason_code, reason, signed, event_id, opened_at, expires_at)
+  (id, issuer, subject, session, patient_id, practice_id, reason_code, reason, signed, event_id, call_id, opened_at, expires_at)
 values
-  ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+  ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::uuid, $12, $13)
 on conflict (id) do nothing
 `
 
@@ -29,6 +477,7 @@ type OpenGrantParams struct {
 	Reason     []byte
 	Signed     string
 	EventID    string
+	CallID     string
 	OpenedAt   time.Time
 	ExpiresAt  time.Time
 }
@@ -45,6 +494,7 @@ func (q *Queries) OpenGrant(ctx context.Context, db DBTX, arg OpenGrantParams) (
 		arg.Reason,
 		arg.Signed,
 		arg.EventID,
+		arg.CallID,
 		arg.OpenedAt,
 		arg.ExpiresAt,
 	)
@@ -52,6 +502,30 @@ func (q *Queries) OpenGrant(ctx context.Context, db DBTX, arg OpenGrantParams) (
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const reviewGrant = `-- name: ReviewGrant :exec
+insert into medirecord.glass_review (grant_id, reviewer, verdict, note, event_id)
+values ($1, $2, $3, $4, $5)
+`
+
+type ReviewGrantParams struct {
+	GrantID  string
+	Reviewer string
+	Verdict  string
+	Note     []byte
+	EventID  string
+}
+
+func (q *Queries) ReviewGrant(ctx context.Context, db DBTX, arg ReviewGrantParams) error {
+	_, err := db.Exec(ctx, reviewGrant,
+		arg.GrantID,
+		arg.Reviewer,
+		arg.Verdict,
+		arg.Note,
+		arg.EventID,
+	)
+	return err
 }
 
 const tellOfficer = `-- name: TellOfficer :exec

@@ -660,8 +660,13 @@ type May struct {
 	Kind         string                 `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`           // of what is not a record but speaks of kinds
 	// The primary entry that the call will leave, a UUID. The context's entry MAC
 	// is for that entry and its children, and for no other.
-	EventId       string `protobuf:"bytes,7,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	AccessReason  string `protobuf:"bytes,8,opt,name=access_reason,json=accessReason,proto3" json:"access_reason,omitempty"` // the code that the caller gave for looking into this chart, or ""
+	EventId      string `protobuf:"bytes,7,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	AccessReason string `protobuf:"bytes,8,opt,name=access_reason,json=accessReason,proto3" json:"access_reason,omitempty"` // the code that the caller gave for looking into this chart, or ""
+	// The break-glass grant that is read, ended or reviewed; the context names it.
+	GrantId string `protobuf:"bytes,20,opt,name=grant_id,json=grantId,proto3" json:"grant_id,omitempty"`
+	// A grant that the asker knows to be over, or never written down: it is not
+	// gone on under.
+	Over          string `protobuf:"bytes,21,opt,name=over,proto3" json:"over,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -748,6 +753,20 @@ func (x *May) GetEventId() string {
 func (x *May) GetAccessReason() string {
 	if x != nil {
 		return x.AccessReason
+	}
+	return ""
+}
+
+func (x *May) GetGrantId() string {
+	if x != nil {
+		return x.GrantId
+	}
+	return ""
+}
+
+func (x *May) GetOver() string {
+	if x != nil {
+		return x.Over
 	}
 	return ""
 }
@@ -1700,7 +1719,7 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\btoken_id\x18\n" +
 	" \x01(\tR\atokenId\x12\x1d\n" +
 	"\n" +
-	"expires_at\x18\v \x01(\x03R\texpiresAt\"\x83\x02\n" +
+	"expires_at\x18\v \x01(\x03R\texpiresAt\"\xb2\x02\n" +
 	"\x03May\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12#\n" +
@@ -1710,7 +1729,9 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\temergency\x18\x05 \x01(\v2\x18.medirecord.v1.EmergencyR\temergency\x12\x12\n" +
 	"\x04kind\x18\x06 \x01(\tR\x04kind\x12\x19\n" +
 	"\bevent_id\x18\a \x01(\tR\aeventId\x12#\n" +
-	"\raccess_reason\x18\b \x01(\tR\faccessReason\",\n" +
+	"\raccess_reason\x18\b \x01(\tR\faccessReason\x12\x19\n" +
+	"\bgrant_id\x18\x14 \x01(\tR\agrantId\x12\x12\n" +
+	"\x04over\x18\x15 \x01(\tR\x04over\",\n" +
 	"\tEmergency\x12\x1f\n" +
 	"\vreason_code\x18\x01 \x01(\tR\n" +
 	"reasonCode\"b\n" +
