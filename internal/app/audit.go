@@ -442,7 +442,7 @@ func (a *audited) database(ctx context.Context) error {
 	}
 	for _, l := range logs {
 		v, err := snap.Verify(ctx, l, trail.VerifyOptions{
-			Trust: a.trust, Tell: a.tell, Outside: func(origin string) (*trail.Outside, error) { return a.outside(ctx, origin) },
+			Trust: a.trust, Tell: a.tell, Now: a.Now, Outside: func(origin string) (*trail.Outside, error) { return a.outside(ctx, origin) },
 			Progress: func(done, of int64) { a.bar.show(fmt.Sprintf("epoch %d", l.Epoch), done, of) },
 		})
 		if err != nil {

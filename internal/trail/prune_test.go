@@ -282,3 +282,34 @@ func (s *sealedLog) whole(t *testing.T, patient string) []trail.Leaf {
 	}
 	return w.Entries
 }
+
+// Who has the database can have any entry sealed, and one of years to come says
+// that a young month was old enough to be dropped. The verifier has a clock of
+// its own.
+func TestAMonthIsNotDroppedByAnEntryOfYearsToCome(t *testing.T) {
+	t.Parallel()
+	s := newSealedLog(t)
+	s.connect(t)
+	e := entry("service:retention")
+	medtest.Exec(t, s.super, `
+insert into audit.event (event_id, occurred_at, recorded_at, actor_issuer, actor_subject, action, resource_type, resource_id, outcome, break_glass, detail, nonce, version)
+select $1::text::uuid, now(), now() + interval '7 years', 'medirecord', 'service:retention', 'retention.prune', 'audit', to_char(occurred_at at time zone 'UTC', 'YYYY-MM') || '/1',
+       'success', false, '{"counts":{"first":0,"last":749,"entries":1},"digest":"' || repeat('ab', 32) || '"}', $2, 1
+  from audit.event where event_id = $3::text::uuid`, string(e.ID), e.Nonce[:], s.ids[111])
+	s.sealSink(t)
+	medtest.Exec(t, s.super, `insert into audit.pruned_month (month, epoch, first_index, last_index, entries, checkpoint_size, export_sha256, event_id)
+select date_trunc('month', occurred_at at time zone 'UTC'), 1, 0, 749, 1, 750, decode(repeat('ab', 32), 'hex'), $1::text::uuid from audit.event where event_id = $2::text::uuid`,
+		string(e.ID), s.ids[111])
+	medtest.Exec(t, s.super, `insert into audit.pruned (epoch, key, month, indexes)
+select 1, case when patient_id is null then decode(repeat('00', 32), 'hex') else sha256(convert_to('mr-patient-v1', 'UTF8') || '\x00'::bytea || convert_to(patient_id, 'UTF8')) end,
+       date_trunc('month', occurred_at at time zone 'UTC'), '{111}' from audit.event where event_id = $1::text::uuid`, s.ids[111])
+	medtest.Exec(t, s.super, unlocked+`delete from audit.event where event_id = '`+s.ids[111]+`'`)
+	_, found := s.verify(t, s.db, true)
+	var got []string
+	for _, f := range found {
+		got = append(got, fmt.Sprintf("%s %d", f.Kind, f.Index))
+	}
+	if !slices.Contains(got, "missing 111") {
+		t.Errorf("got %v, want entry 111 missing", found)
+	}
+}

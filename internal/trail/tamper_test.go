@@ -326,6 +326,12 @@ func TestATamperedTrailIsNamed(t *testing.T) {
 		"an entry is there twice": {sql: `insert into audit.event (event_id, occurred_at, recorded_at, tx, actor_issuer, actor_subject, action, resource_type, resource_id, outcome, break_glass, detail, nonce, version)
 			select event_id, occurred_at + interval '1 second', recorded_at, tx, actor_issuer, actor_subject, action, resource_type, resource_id, outcome, break_glass, detail, nonce, version
 			  from audit.event where event_id = '$ID'`, want: []string{"added -1"}},
+		"an entry is put in before the first epoch": {sql: `insert into audit.event (epoch, event_id, occurred_at, recorded_at, tx, actor_issuer, actor_subject, action, resource_type, resource_id, outcome, break_glass, detail, nonce, version)
+			select -1, 'ffffffff-ffff-7fff-bfff-ffffffffffff', occurred_at, recorded_at, tx, actor_issuer, 'invented', action, resource_type, resource_id, outcome, break_glass, detail, nonce, version
+			  from audit.event where event_id = '$ID'`, want: []string{"added -1"}},
+		"an entry is put in under a transaction to come": {sql: `insert into audit.event (event_id, occurred_at, recorded_at, tx, actor_issuer, actor_subject, action, resource_type, resource_id, outcome, break_glass, detail, nonce, version)
+			select 'ffffffff-ffff-7fff-bfff-ffffffffffff', occurred_at, recorded_at, '9000000000000000000', actor_issuer, 'invented', action, resource_type, resource_id, outcome, break_glass, detail, nonce, version
+			  from audit.event where event_id = '$ID'`, want: []string{"added -1"}},
 		"an entry is re-dated":                   {sql: `update audit.event set occurred_at = occurred_at - interval '3 hours' where event_id = '$ID'`, want: []string{"re-dated 111"}, note: "it occurred at"},
 		"an entry is moved to another partition": {sql: `update audit.event set occurred_at = occurred_at + interval '1 month' where event_id = '$ID'`, want: []string{"re-dated 111"}},
 		"both times are changed":                 {sql: `update audit.event set occurred_at = occurred_at - interval '1 day', recorded_at = recorded_at - interval '1 day' where event_id = '$ID'`, want: []string{"re-dated 111"}},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/tlog"
@@ -23,6 +24,8 @@ type VerifyOptions struct {
 	// Outside is what is kept of a log outside the database; nil: nothing.
 	Outside func(origin string) (*Outside, error)
 	Tell    func(audit.Finding)
+	// Now is the verifier's own clock, which nobody sets who has the database; nil: time.Now.
+	Now func() time.Time
 	// Progress is told how many places are done, and of how many; may be nil.
 	Progress func(done, of int64)
 }
@@ -75,6 +78,9 @@ type check struct {
 // every entry anew, and tells of all that is not as it was sealed. It returns an
 // error only when it cannot go on.
 func (s *Snapshot) Verify(ctx context.Context, l Log, opt VerifyOptions) (*Verified, error) {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
 	c := &check{s: s, opt: opt, log: l, out: &Verified{Epoch: l.Epoch, Origin: l.Origin, Size: l.Size}, badTile: map[int64]bool{}, overlay: map[int64][256]tlog.Hash{}}
 	if err := c.collectHeads(ctx); err != nil {
 		return nil, err
@@ -95,6 +101,9 @@ func (s *Snapshot) Verify(ctx context.Context, l Log, opt VerifyOptions) (*Verif
 	c.behind()
 	var err error
 	if c.out.Unsealed, err = s.unsealed(ctx, c.hi); err != nil {
+		return nil, err
+	}
+	if err := c.nowhere(ctx); err != nil {
 		return nil, err
 	}
 	c.out.Rows, c.out.Pruned, c.out.Newest = c.v.Rows, c.v.Pruned, c.newest
@@ -556,6 +565,28 @@ func (c *check) take(st *stretch) error {
 	}
 	return nil
 }
+
+// nowhere tells of entries that stand where the log never comes by: of an epoch
+// that is none, or of a transaction that has not begun. Who reads the trail by
+// time sees them all the same. They are told of with the first log.
+func (c *check) nowhere(ctx context.Context) error {
+	rows, err := c.s.main().Query(ctx, `
+select e.event_id::text from audit.event e where $1 = (select min(p.epoch) from audit.epoch p) and (
+  (e.epoch, e.tx, e.event_id) <= (0, '0'::xid8, $2::uuid) or e.epoch > (select max(p.epoch) from audit.epoch p)
+  or e.epoch = (select max(p.epoch) from audit.epoch p) and e.tx >= pg_snapshot_xmax(pg_current_snapshot()))
+ order by e.epoch, e.tx, e.event_id limit $3`, c.log.Epoch, noID, maxNowhere)
+	if err != nil {
+		return postgres.Unavailable(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, id := range ids {
+		c.opt.Tell(audit.Finding{Kind: audit.Added, Epoch: c.log.Epoch, Index: -1, ID: id, Note: "it stands where nothing is ever sealed: of an epoch or a transaction that is none"})
+	}
+	return postgres.Unavailable(err)
+}
+
+// maxNowhere is how many of them are named.
+const maxNowhere = 1000
 
 // behind tells what a head knows of that the database does not have any more.
 func (c *check) behind() {
