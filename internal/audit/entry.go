@@ -75,7 +75,9 @@ type Detail struct {
 	Clear      []med.Field `json:"clear,omitempty"`
 	Masked     []med.Field `json:"masked,omitempty"`
 	Hidden     []med.Field `json:"hidden,omitempty"`
-	Reason     string      `json:"reason,omitempty"` // the decision's reason code
+	Changed    []med.Field `json:"changed,omitempty"`  // their names, never a value
+	Searched   []med.Field `json:"searched,omitempty"` // what a search was by
+	Reason     string      `json:"reason,omitempty"`   // the decision's reason code
 	Purpose    string      `json:"purpose,omitempty"`
 	// AccessReason is the code that the caller gave for looking into the chart.
 	AccessReason string         `json:"access_reason,omitempty"`

@@ -102,7 +102,7 @@ func (s *Service) accessEvents(ctx context.Context, in *entered, rows []pgdb.Pat
 		e := med.AccessEvent{
 			ID: med.EventID(r.EventID), Timestamp: r.OccurredAt.UTC(), Actor: r.ActorSubject, Action: r.Action,
 			Resource: r.ResourceType + "/" + r.ResourceID, Outcome: r.Outcome, BreakGlass: r.BreakGlass,
-			Clear: d.Clear, Masked: d.Masked, Hidden: d.Hidden,
+			Clear: d.Clear, Masked: d.Masked, Hidden: d.Hidden, Changed: d.Changed,
 		}
 		if d.BreakGlass != nil && len(d.BreakGlass.Sealed) > 0 {
 			if e.Reason, err = s.openReason(ctx, in, e.ID, d.BreakGlass.Sealed); err != nil {

@@ -128,7 +128,7 @@ func (in *entered) fail(err error) {
 	if e.Code == "sidecar_unavailable" || e.Code == "cancelled" {
 		e.Outcome = audit.Failure // nobody said no
 	}
-	e.Detail.Clear, e.Detail.Masked, e.Detail.Hidden = nil, nil, nil
+	e.Detail.Clear, e.Detail.Masked, e.Detail.Hidden, e.Detail.Changed = nil, nil, nil, nil
 	e.Detail.Manifest = "" // of a change that is not
 }
 
@@ -144,13 +144,21 @@ func appendTx(ctx context.Context, tx pgx.Tx, entries ...*audit.Entry) error {
 
 // may asks the gate, for this call's entry, and notes in the entry what it said.
 func (s *Service) may(ctx context.Context, in *entered, q gate.Ask) error {
-	q.Event = in.entry.ID
+	q.Event = in.call()
 	r, err := s.gate.May(ctx, in.caller, q)
 	if err != nil {
 		return err
 	}
 	in.note(r)
 	return nil
+}
+
+// call is the primary entry of the call, of which this may be a part.
+func (in *entered) call() med.EventID {
+	if in.entry.Parent != "" {
+		return in.entry.Parent
+	}
+	return in.entry.ID
 }
 
 func (in *entered) note(r *med.Ruling) {

@@ -510,29 +510,14 @@ func (s *Service) index(ctx context.Context, tx pgx.Tx, it *intake, p *med.Patie
 		}
 	}
 	params := pgdb.AddBlindIndexesParams{PracticeID: string(it.practice), PatientID: string(it.patient), KeyVersion: it.index.Version()}
-	add := func(field, normal string, ok bool) error {
-		if !ok {
-			return nil
-		}
-		tag, err := it.index.Tag(field, normal)
+	for field, normal := range normals(p) {
+		tag, err := tagOf(it.index, field, normal)
 		if err != nil {
 			return err
 		}
-		params.Fields, params.Tags = append(params.Fields, field), append(params.Tags, tag[:])
-		return nil
-	}
-	ssn, hasSSN := envelope.NormalSSN(p.SSN.Reveal())
-	mrn, hasMRN := envelope.NormalMRN(p.MRN.Reveal())
-	phone, hasPhone := envelope.NormalPhone(p.Phone.Reveal())
-	email, hasEmail := envelope.NormalEmail(p.Email.Reveal())
-	member, hasMember := envelope.NormalMemberID(p.Insurance.MemberID.Reveal())
-	family, hasFamily := envelope.NormalFamilyDOB(p.Name.Family.Reveal(), p.DOB.Reveal())
-	err := errors.Join(
-		add("ssn", ssn, hasSSN), add("mrn", mrn, hasMRN), add("phone", phone, hasPhone), add("email", email, hasEmail),
-		add("member_id", member, hasMember), add("family_dob", family, hasFamily), add("source_id", p.SourceID.Reveal(), p.SourceID != ""),
-	)
-	if err != nil {
-		return err
+		if tag != nil {
+			params.Fields, params.Tags = append(params.Fields, field), append(params.Tags, tag)
+		}
 	}
 	return s.db.Q.AddBlindIndexes(ctx, tx, params)
 }

@@ -65,8 +65,15 @@ func (s *Service) readPatient(ctx context.Context, in *entered, id med.PatientID
 	if err != nil {
 		return nil, err
 	}
+	in.discloses(decision.View, want)
+	view.Event = in.call()
+	return view, nil
+}
+
+// discloses notes how much of the fields the answer shows.
+func (in *entered) discloses(view med.View, want []med.Field) {
 	for _, f := range want {
-		switch decision.View[f] {
+		switch view[f] {
 		case med.Reveal:
 			in.entry.Detail.Clear = append(in.entry.Detail.Clear, f)
 		case med.Mask:
@@ -75,8 +82,6 @@ func (s *Service) readPatient(ctx context.Context, in *entered, id med.PatientID
 			in.entry.Detail.Hidden = append(in.entry.Detail.Hidden, f)
 		}
 	}
-	view.Event = in.entry.ID
-	return view, nil
 }
 
 var errNoRow = med.NotFound.New("")
@@ -94,30 +99,54 @@ func relation(c *med.Caller, id med.PatientID, row *postgres.PatientRow) med.Rel
 
 // openPatient opens the wanted fields of the view, and no other.
 func (s *Service) openPatient(ctx context.Context, in *entered, id med.PatientID, row *postgres.PatientRow, view med.View, want []med.Field) (*med.PatientView, error) {
-	if row.KeyState != "active" {
-		return nil, med.NotFound.New("No such patient.").Coded("key_destroyed")
-	}
-	key, err := s.keys.Patient(ctx, in.ruling.Context, envelope.DEKID{Practice: row.Practice, Patient: id, Version: row.DEKVersion})
+	key, sealed, err := s.unlock(ctx, in, id, row)
 	if err != nil {
 		return nil, err
 	}
-	where := patientRow(row.Practice, id)
+	out, err := s.show(ctx, key, sealed, id, row, view, want)
+	if err == nil {
+		out.Suspect = s.doubted(ctx, in, key.ID(), doubtPatient(key, row.Version, &row.Manifest))
+	}
+	return out, err
+}
+
+// unlock returns the key of the row, and the row taken apart and found to be
+// what was written.
+func (s *Service) unlock(ctx context.Context, in *entered, id med.PatientID, row *postgres.PatientRow) (*envelope.PatientKey, *envelope.Row, error) {
+	if row.KeyState != "active" {
+		return nil, nil, med.NotFound.New("No such patient.").Coded("key_destroyed")
+	}
+	key, err := s.keys.Patient(ctx, in.ruling.Context, envelope.DEKID{Practice: row.Practice, Patient: id, Version: row.DEKVersion})
+	if err != nil {
+		return nil, nil, err
+	}
 	sealed, err := envelope.ParseRow(row.Sealed)
 	if err == nil && sealed.Version() != row.Version {
 		err = envelope.ErrTampered
 	}
 	if err == nil {
-		err = key.Check(where, sealed)
+		err = key.Check(patientRow(row.Practice, id), sealed)
 	}
 	if err != nil {
-		return nil, s.suspect(ctx, id, err)
+		return nil, nil, s.suspect(ctx, id, err)
 	}
-	suspect := s.doubted(ctx, in, key.ID(), doubtPatient(key, row.Version, &row.Manifest))
-	out := &med.PatientView{View: view, Suspect: suspect, Patient: med.Patient{
-		ID: id, Practice: row.Practice, Version: row.Version, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
-	}}
+	return key, sealed, nil
+}
+
+// show opens the wanted fields of the view, and no other.
+func (s *Service) show(ctx context.Context, key *envelope.PatientKey, sealed *envelope.Row, id med.PatientID, row *postgres.PatientRow, view med.View, want []med.Field) (*med.PatientView, error) {
+	where := patientRow(row.Practice, id)
+	out := &med.PatientView{View: view, Deleted: row.Deleted, Patient: med.Patient{ID: id, Practice: row.Practice, CreatedAt: row.CreatedAt}}
+	tag := viewTag{}
+	if whole(view, med.PatientFields) {
+		// Whoever does not see everything would learn by these that something
+		// changed which they do not see.
+		out.Version, out.UpdatedAt = row.Version, row.UpdatedAt
+		tag.number(row.Version)
+	}
 	for _, f := range want {
 		show := view[f]
+		tag.field(f, show, sealed.FieldVersion(string(f)))
 		if show == med.Hide || show == med.Mask && !hasShape(f) {
 			if show == med.Mask {
 				maskShapeless(&out.Patient, f)
@@ -138,6 +167,7 @@ func (s *Service) openPatient(ctx context.Context, in *entered, id med.PatientID
 			return nil, s.suspect(ctx, id, err)
 		}
 	}
+	out.Tag = tag.String()
 	return out, nil
 }
 

@@ -152,12 +152,22 @@ func sentence(subject, whose string, r *postgres.TrailRow, d *audit.Detail) stri
 // fieldWords lists what was seen, as people call it.
 func fieldWords(d *audit.Detail) string {
 	var words []string
+	if len(d.Changed) > 0 { // what was shown of it in answer goes without saying
+		for _, f := range d.Changed {
+			words = append(words, fieldWord(f))
+		}
+		return listed(words)
+	}
 	for _, f := range d.Clear {
 		words = append(words, fieldWord(f))
 	}
 	for _, f := range d.Masked {
 		words = append(words, fieldWord(f)+" (partly hidden)")
 	}
+	return listed(words)
+}
+
+func listed(words []string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")
 	}

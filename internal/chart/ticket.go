@@ -20,6 +20,7 @@ func (s *Service) takeTicket(in *entered) error {
 		return nil
 	}
 	t := in.entry.Child(s.now(), audit.ReadTicket, audit.AccessGranted)
+	t.Parent = in.call()
 	t.ResourceType, t.ResourceID = "patient", string(t.Patient)
 	if b := t.Detail.BreakGlass; b != nil {
 		// The reason is sealed for its own entry; the parent has it.

@@ -169,7 +169,7 @@ func trailEntry(ctx context.Context, open *reasons, r *postgres.TrailRow) (med.T
 		ID: med.EventID(r.EventID), Parent: med.EventID(text(r.ParentID)), OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(),
 		Issuer: r.ActorIssuer, Subject: r.ActorSubject, Roles: d.Roles, Practice: med.PracticeID(text(r.ActorPractice)),
 		Session: d.Session, OnBehalfOf: d.OnBehalfOf, MFA: d.MFA, Action: r.Action, ResourceType: r.ResourceType, ResourceID: r.ResourceID,
-		Patient: med.PatientID(text(r.PatientID)), Clear: d.Clear, Masked: d.Masked, Hidden: d.Hidden,
+		Patient: med.PatientID(text(r.PatientID)), Clear: d.Clear, Masked: d.Masked, Hidden: d.Hidden, Changed: d.Changed,
 		Outcome: r.Outcome, Code: text(r.Code), Purpose: d.Purpose, Revision: d.Revision,
 		Origin: med.Origin{IP: d.IP, UserAgent: d.UserAgent, Origin: d.Origin, RequestID: d.RequestID, ClientID: d.ClientID, TraceID: d.TraceID},
 	}

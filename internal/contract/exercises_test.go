@@ -54,6 +54,42 @@ func exercises() map[string]exercise {
 		}},
 		"read-accounting":  {as: "patient"},
 		"print-accounting": {as: "patient"},
+		"create-patient": {
+			as: "clinician", body: func(testing.TB, *world) any { return newPatient() },
+			in: func(testing.TB, *world) map[string]string {
+				return map[string]string{"Idempotency-Key": med.NewUUID(time.Now())}
+			},
+			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) {
+				w.send(t, r)
+				other := newPatient()
+				other["phone"] = "+1 555 0199"
+				r.body = marshal(t, other)
+			}},
+		},
+		"get-patient":     {as: "clinician"},
+		"list-patients":   {as: "nurse"},
+		"search-patients": {as: "clinician", body: func(testing.TB, *world) any { return map[string]any{"family": "Smith", "dob": "1985-06-15"} }},
+		"update-patient": {
+			as: "clinician", in: func(t testing.TB, w *world) map[string]string { return w.lastSeen(t, "clinician", "") },
+			body:    func(testing.TB, *world) any { return map[string]any{"phone": "+1 555 0101"} },
+			provoke: map[string]func(testing.TB, *world, *request){"stale": stale, "precondition-required": unconditional},
+		},
+		"delete-patient": {
+			as: "admin", in: func(t testing.TB, w *world) map[string]string { return w.lastSeen(t, "admin", w.another(t)) },
+			provoke: map[string]func(testing.TB, *world, *request){"stale": stale, "precondition-required": unconditional},
+		},
+		"restore-patient": {
+			as: "admin", in: func(t testing.TB, w *world) map[string]string {
+				gone := w.lastSeen(t, "admin", w.another(t))
+				r := &request{op: w.operation(t, "delete-patient"), method: "DELETE", token: w.tokens["admin"],
+					path: map[string]string{"id": gone["id"]}, header: map[string]string{"If-Match": gone["If-Match"]}}
+				if a := w.send(t, r); a.status != 204 {
+					t.Fatalf("%s\ngot %d %s", r, a.status, a.body)
+				}
+				return map[string]string{"id": gone["id"]}
+			},
+			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) { w.send(t, r) }},
+		},
 		"record-disclosure": {
 			as: "clinician", body: func(testing.TB, *world) any { return disclosed() },
 			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) {
@@ -157,6 +193,37 @@ func disclosed() map[string]any {
 		"description": "Laboratory report", "disclosed_on": med.DayOf(time.Now()).Plus(-1).Reveal(),
 	}
 }
+
+// newPatient is a patient as they are made.
+func newPatient() map[string]any {
+	return map[string]any{"name": map[string]any{"family": "Exercise", "given": []string{"New"}}, "dob": "1990-01-02"}
+}
+
+// another makes one more patient of North, and returns their id.
+func (w *world) another(t testing.TB) string {
+	t.Helper()
+	r := &request{op: w.operation(t, "create-patient"), method: "POST", token: w.tokens["clinician"], body: marshal(t, newPatient()), header: map[string]string{}}
+	return w.send(t, r).data(t)["id"].(string)
+}
+
+// lastSeen names a patient, alice unless it says otherwise, and the state in
+// which somebody sees them.
+func (w *world) lastSeen(t testing.TB, who, id string) map[string]string {
+	t.Helper()
+	if id == "" {
+		id = string(w.alice)
+	}
+	r := &request{op: w.operation(t, "get-patient"), method: "GET", token: w.tokens[who], path: map[string]string{"id": id}, header: map[string]string{}}
+	a := w.send(t, r)
+	if a.status != 200 {
+		t.Fatalf("%s\ngot %d %s", r, a.status, a.body)
+	}
+	return map[string]string{"id": id, "If-Match": a.header.Get("ETag")}
+}
+
+func stale(_ testing.TB, _ *world, r *request) { r.header["If-Match"] = `"of-another-day"` }
+
+func unconditional(_ testing.TB, _ *world, r *request) { delete(r.header, "If-Match") }
 
 func marshal(t testing.TB, v any) []byte {
 	t.Helper()

@@ -43,9 +43,10 @@ type auditEvent struct {
 }
 
 type auditFields struct {
-	Clear  []med.Field `json:"clear"`
-	Masked []med.Field `json:"masked"`
-	Hidden []med.Field `json:"hidden"`
+	Clear   []med.Field `json:"clear"`
+	Masked  []med.Field `json:"masked"`
+	Hidden  []med.Field `json:"hidden"`
+	Changed []med.Field `json:"changed,omitempty" doc:"What was written, by name: never a value."`
 }
 
 func (s *Server) readAudit(ctx context.Context, c med.Caller, in *auditInput) (*auditAnswer, error) {
@@ -76,7 +77,7 @@ func auditEventOf(e *med.AccessEvent) auditEvent {
 		Reason:     e.Reason.Reveal(),
 		BreakGlass: e.BreakGlass,
 		ID:         string(e.ID),
-		Fields:     auditFields{Clear: listed(e.Clear), Masked: listed(e.Masked), Hidden: listed(e.Hidden)},
+		Fields:     auditFields{Clear: listed(e.Clear), Masked: listed(e.Masked), Hidden: listed(e.Hidden), Changed: e.Changed},
 	}
 }
 

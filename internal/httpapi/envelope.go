@@ -15,6 +15,8 @@ type meta struct {
 	Request string `json:"request_id" format:"uuid" doc:"Names this request; X-Request-Id says the same."`
 	Event   string `json:"audit_event_id" format:"uuid" doc:"The audit entry of this answer; Audit-Event-Id says the same."`
 	View    *view  `json:"view,omitempty" doc:"What this caller sees masked, or not at all, whether or not there is a value."`
+	// Integrity is there when the chart is not what was written.
+	Integrity string `json:"integrity,omitempty" enum:"suspect" doc:"suspect: what is stored does not match what was written; an alarm was raised. Absent when all is well."`
 }
 
 type view struct {

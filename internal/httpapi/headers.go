@@ -46,6 +46,11 @@ func state(c *med.Caller, h http.Header) error {
 	if len(reasons) > 1 {
 		return med.Invalid.New("").With(med.FieldError{Pointer: headerReason, Reason: reasonTwice})
 	}
+	for _, once := range []string{headerMatch, headerOnce} {
+		if len(h.Values(once)) > 1 {
+			return med.Invalid.New("").With(med.FieldError{Pointer: once, Reason: reasonTwice})
+		}
+	}
 	if len(reasons) == 1 {
 		c.Emergent, c.Emergency = true, med.PHI(reasons[0])
 	}

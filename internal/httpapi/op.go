@@ -17,6 +17,7 @@ type operation struct {
 	status                              int              // of a success, 200 unless it says otherwise
 	media                               string           // of a success, application/json unless it says otherwise
 	errors                              []*med.ErrorKind // besides those that problems adds
+	bodiless                            bool             // takes no body, though its method could
 }
 
 // readErrors are what a read of patient data can end in.

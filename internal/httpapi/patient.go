@@ -25,7 +25,7 @@ type patientInput struct {
 
 type patientAnswer struct {
 	Event string `header:"Audit-Event-Id" doc:"The audit entry of this read."`
-	ETag  string `header:"ETag" doc:"The version of the patient, quoted."`
+	ETag  string `header:"ETag" doc:"Names what is seen here; another when that changes."`
 	Body  patientBody
 }
 
@@ -56,7 +56,7 @@ func (s *Server) readPatient(ctx context.Context, c med.Caller, in *patientInput
 	}
 	return &patientAnswer{
 		Event: string(v.Event),
-		ETag:  strconv.Quote(strconv.FormatInt(v.Version, 10)),
+		ETag:  strconv.Quote(v.Tag),
 		Body: patientBody{
 			ID:         string(v.ID),
 			Name:       shown(v.View, med.FieldName, v.Name.Text),

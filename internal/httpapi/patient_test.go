@@ -63,7 +63,7 @@ func TestReadPatient(t *testing.T) {
 				t.Errorf("got %d %s\nwant 200 %s", got.status, got.body, test.want)
 			}
 			headers := map[string]string{
-				"Content-Type": "application/json", "Audit-Event-Id": eventID, "Etag": `"7"`, "X-Request-Id": requestID, "Cache-Control": "no-store",
+				"Content-Type": "application/json", "Audit-Event-Id": eventID, "Etag": `"seven"`, "X-Request-Id": requestID, "Cache-Control": "no-store",
 			}
 			for k, want := range headers {
 				if got := got.header.Get(k); got != want {

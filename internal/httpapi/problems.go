@@ -26,7 +26,11 @@ var withBody = []*med.ErrorKind{med.TooLarge, med.UnsupportedMedia}
 // problems are all that the operation can end in, in the order of the table.
 func (op operation) problems() []*med.ErrorKind {
 	all := append(slices.Clone(everywhere), op.errors...)
-	if op.method != "" && !bodiless(op.method) {
+	switch {
+	case op.method == "" || bodiless(op.method):
+	case op.bodiless: // what is sent all the same is not read
+		all = append(all, med.TooLarge)
+	default:
 		all = append(all, withBody...)
 	}
 	return slices.DeleteFunc(slices.Clone(med.ErrorKinds), func(k *med.ErrorKind) bool { return !slices.Contains(all, k) })

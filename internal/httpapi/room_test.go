@@ -64,6 +64,13 @@ type ward struct {
 	accounting *med.Accounting
 	accountAsk med.AccountingAsk
 
+	// What is to become of a patient.
+	patch med.Patch
+	once  med.Once
+	seen  string
+	by    string // what a search is by, and for
+	probe med.Patient
+
 	mu    sync.Mutex
 	asked []med.Caller
 }
@@ -130,6 +137,40 @@ const glassID = "018f0000-0000-7000-8000-0000000000e1"
 func (w *ward) ReadPatient(ctx context.Context, c med.Caller, id med.PatientID, want ...med.Field) (*med.PatientView, error) {
 	w.remember(c)
 	return w.read(ctx, c, id, want...)
+}
+
+func (w *ward) CreatePatient(_ context.Context, c med.Caller, p med.Patch, o med.Once) (*med.PatientView, error) {
+	w.remember(c)
+	w.patch, w.once = p, o
+	return alice(), nil
+}
+
+func (w *ward) UpdatePatient(_ context.Context, c med.Caller, _ med.PatientID, seen string, p med.Patch) (*med.PatientView, error) {
+	w.remember(c)
+	w.patch, w.seen = p, seen
+	return alice(), nil
+}
+
+func (w *ward) DeletePatient(_ context.Context, c med.Caller, _ med.PatientID, seen string) (med.EventID, error) {
+	w.remember(c)
+	w.seen = seen
+	return eventID, nil
+}
+
+func (w *ward) RestorePatient(_ context.Context, c med.Caller, _ med.PatientID) (*med.PatientView, error) {
+	w.remember(c)
+	return alice(), nil
+}
+
+func (w *ward) ListPatients(_ context.Context, c med.Caller, _ med.Page) (*med.PatientPage, error) {
+	w.remember(c)
+	return &med.PatientPage{Patients: []*med.PatientView{alice()}, Event: eventID}, nil
+}
+
+func (w *ward) SearchPatients(_ context.Context, c med.Caller, by string, probe med.Patient) (*med.PatientPage, error) {
+	w.remember(c)
+	w.by, w.probe = by, probe
+	return &med.PatientPage{Patients: []*med.PatientView{alice()}, Event: eventID}, nil
 }
 
 func (w *ward) ReadAccessLog(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error) {
@@ -231,6 +272,7 @@ func alice() *med.PatientView {
 			ID: "p-001", Practice: "practice-1", Name: med.Name{Text: "Alice Smith"}, SSN: "123-45-6789", DOB: "1985-06-15",
 			Diagnosis: "Type 2 diabetes", Version: 7,
 		},
+		Tag:  "seven",
 		View: everything, Event: eventID,
 	}
 }

@@ -52,6 +52,8 @@ func newRouter(s *Server) (router, error) {
 	guarded := engine.Group("/", s.authenticate)
 	r := router{engine: engine, api: humagin.NewWithGroup(engine, guarded, humaConfig()), names: names{}, open: map[string]bool{}, guarded: guarded}
 	s.patientRoutes(&r)
+	s.patientsRoutes(&r)
+	s.searchRoutes(&r)
 	s.auditRoutes(&r)
 	s.trailRoutes(&r)
 	s.proofRoutes(&r)

@@ -24,6 +24,12 @@ type Authenticator interface {
 // Chart is the door to patient data, as far as this room uses it.
 type Chart interface {
 	ReadPatient(ctx context.Context, c med.Caller, id med.PatientID, want ...med.Field) (*med.PatientView, error)
+	CreatePatient(ctx context.Context, c med.Caller, p med.Patch, o med.Once) (*med.PatientView, error)
+	UpdatePatient(ctx context.Context, c med.Caller, id med.PatientID, seen string, p med.Patch) (*med.PatientView, error)
+	DeletePatient(ctx context.Context, c med.Caller, id med.PatientID, seen string) (med.EventID, error)
+	ListPatients(ctx context.Context, c med.Caller, p med.Page) (*med.PatientPage, error)
+	SearchPatients(ctx context.Context, c med.Caller, by string, probe med.Patient) (*med.PatientPage, error)
+	RestorePatient(ctx context.Context, c med.Caller, id med.PatientID) (*med.PatientView, error)
 	ReadAccessLog(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error)
 	ReadTrail(ctx context.Context, c med.Caller, q med.TrailQuery) (*med.TrailPage, error)
 	ReadUserTrail(ctx context.Context, c med.Caller, user string, q med.TrailQuery) (*med.TrailPage, error)

@@ -156,7 +156,7 @@ func trailRowOf(e *med.TrailEntry) trailRow {
 			Issuer: e.Issuer, Subject: e.Subject, Roles: e.Roles, Practice: string(e.Practice), Session: e.Session, MFA: string(e.MFA), OnBehalfOf: e.OnBehalfOf,
 		},
 		Action: e.Action, Resource: trailResource{Type: e.ResourceType, ID: e.ResourceID, Patient: string(e.Patient)},
-		Fields:  auditFields{Clear: listed(e.Clear), Masked: listed(e.Masked), Hidden: listed(e.Hidden)},
+		Fields:  auditFields{Clear: listed(e.Clear), Masked: listed(e.Masked), Hidden: listed(e.Hidden), Changed: e.Changed},
 		Outcome: e.Outcome, Code: e.Code, Purpose: e.Purpose, Revision: e.Revision,
 		Origin: trailOrigin{IP: e.Origin.IP, UserAgent: e.Origin.UserAgent, Origin: e.Origin.Origin, RequestID: e.Origin.RequestID, TraceID: e.Origin.TraceID},
 	}

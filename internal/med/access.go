@@ -16,6 +16,7 @@ type AccessEvent struct {
 	// BreakGlass is set when the access stood on a grant.
 	BreakGlass            bool
 	Clear, Masked, Hidden []Field
+	Changed               []Field
 }
 
 // TrailQuery asks for entries of the trail of the caller's practice, newest
@@ -46,6 +47,7 @@ type TrailEntry struct {
 	ResourceID             string
 	Patient                PatientID
 	Clear, Masked, Hidden  []Field
+	Changed                []Field
 	Outcome, Code, Purpose string
 	BreakGlass             *TrailGlass // nil unless the access stood on a grant
 	Origin                 Origin

@@ -2,7 +2,11 @@
 
 package med
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // Patient is a patient in clear. It exists inside the door and in what the
 // importer hands to it; what leaves is a PatientView.
@@ -60,9 +64,37 @@ type PatientView struct {
 	Patient
 	// View says which fields are in clear, masked and hidden.
 	View View
+	// Tag names what is seen here: it changes when that does, and not with what
+	// is hidden. Version and UpdatedAt, which change with everything, are there
+	// for those only from whom nothing is hidden.
+	Tag string
+	// Deleted patients are seen by an admin of their practice only.
+	Deleted bool
 	// Event is the audit entry of this read.
 	Event EventID
 	// Suspect: the row is not what the chart's manifest says, or the manifest is
 	// not there. An alarm was raised.
 	Suspect bool
+}
+
+// Patch is a JSON merge patch (RFC 7386) of a patient or a record: of each
+// field that it names the JSON that is to come of it, null where it is to go.
+type Patch map[Field]PHI
+
+// Fields lists what the patch names, in the order of the alphabet.
+func (p Patch) Fields() []Field { return slices.Sorted(maps.Keys(p)) }
+
+// Once says that a request is made once: who sends the same with the same key
+// again gets what the first made. Without a key it says nothing.
+type Once struct {
+	Key   string // as in the Idempotency-Key header
+	Route string // what the key is for: the same key on another route is another
+	Sent  PHI    // the JSON that was sent
+}
+
+// PatientPage is one page of a list of patients. Next begins the one after.
+type PatientPage struct {
+	Patients []*PatientView
+	Next     string
+	Event    EventID
 }

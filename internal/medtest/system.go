@@ -406,6 +406,15 @@ func (s *System) Delete(t testing.TB, tok, path string, header ...string) Answer
 	return s.ask(t, http.MethodDelete, tok, path, nil, header...)
 }
 
+// Do is Post by another method; without a body it sends none.
+func (s *System) Do(t testing.TB, method, tok, path, body string, header ...string) Answer {
+	t.Helper()
+	if body == "" {
+		return s.ask(t, method, tok, path, nil, header...)
+	}
+	return s.ask(t, method, tok, path, strings.NewReader(body), append([]string{"Content-Type", "application/merge-patch+json"}, header...)...)
+}
+
 func (s *System) ask(t testing.TB, method, tok, path string, body io.Reader, header ...string) Answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.Server.URL+path, body)

@@ -25,7 +25,9 @@ func changing(t *testing.T, w *world) {
 	change := func(of string) string {
 		return `begin; update medirecord.patient set sealed = '\x01', version = version + 1 ` + of + ` returning id`
 	}
-	index := func(fields, tags string) string { return `select medirecord.index_patient(` + fields + `, ` + tags + `, 1)` }
+	index := func(fields, tags string) string {
+		return `select medirecord.index_patient(` + fields + `, ` + tags + `, 1)`
+	}
 	remember := func(changes string) string {
 		return insertWith("medirecord.idempotency", []string{"practice_id", "key", "actor", "body", "resource", "event_id"},
 			map[string]string{"practice_id": "'north'", "key": "sha256('k')", "actor": `'` + issuer + `' || e'\x1f' || 'the-clinician'`, "body": "sha256('b')", "resource": "'new-1'", "event_id": anyUUID}, changes)
@@ -120,7 +122,11 @@ func changing(t *testing.T, w *world) {
 		{"a patient", patient("north-1", "north-1")},
 		{"a linked patient", known("linked", "south-1")},
 		{"an officer", officer("north", "north-1")},
-		{"a clinician who is an officer", func() caller { c := clinician("north", "north-1"); c.Roles = []string{"clinician", "officer"}; return c }()},
+		{"a clinician who is an officer", func() caller {
+			c := clinician("north", "north-1")
+			c.Roles = []string{"clinician", "officer"}
+			return c
+		}()},
 		{"a clinician whose own record it is", func() caller { c := clinician("north", "north-1"); c.Self = "north-1"; return c }()},
 		{"an admin linked to the patient", func() caller { c := admin("south", "south-1", true); c.Subject = "linked"; return c }()},
 		{"a clinician with a broken glass", func() caller { c := clinician("north", "north-1"); c.Grant = somebodysGrant; return c }()},

@@ -166,6 +166,7 @@ func TestAttacks(t *testing.T) {
 		{"changing what guards", changingWhatGuards},
 		{"writing", writing},
 		{"changing as a person", changing},
+		{"looking for patients", searching},
 		{"writing the trail", writingTheTrail},
 		{"forging a grant", forgingAGrant},
 		{"disclosures", disclosures},

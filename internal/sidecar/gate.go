@@ -158,7 +158,7 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 		Subject: policy.Subject{Roles: c.Caller.Roles, MFA: mfa, Grant: emergency || standing != nil, ReasonGiven: q.GetAccessReason() != ""},
 		Action:  q.GetAction(),
 		Resource: policy.Resource{
-			Type: q.GetResourceType(), Kind: kindAsked(q), Sensitivity: med.SensitivityNormal, State: policy.StateLive,
+			Type: q.GetResourceType(), Kind: kindAsked(q), Sensitivity: med.SensitivityNormal, State: stateOf(q.GetAction()),
 		},
 	})
 	if err != nil {
@@ -199,6 +199,9 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 				slog.String("subject", c.Caller.Subject), slog.String("patient", string(patient)), slog.String("reason_code", ruling.Grant.GetReasonCode()))
 		}
 	}
+	if patient == "" {
+		claims.MaxRows = int(decisions[string(med.RelationSamePractice)].GetMaxRows())
+	}
 	claims.Strict = s.strict(q, emergency || standing != nil)
 	ruling.Strict = claims.Strict
 	return s.mint(ctx, id, ruling, claims, q.GetEventId())
@@ -220,18 +223,26 @@ func aboutNobody(q *pb.May) bool {
 
 // aboutThePractice reports whether a question is about the caller's whole
 // practice, and so names no patient: reading its trail, proving an entry of it,
-// and listing whom one treats. Every other question is about one patient.
+// listing whom one treats, and looking for patients, which shows ids and opens
+// nobody. Every other question is about one patient.
 func aboutThePractice(q *pb.May) bool {
 	if q.GetPatientId() != "" || q.GetEmergency() != nil {
 		return false
 	}
-	switch q.GetResourceType() {
-	case "audit":
-		return q.GetAction() == "read" || q.GetAction() == "prove"
-	case "treatment": // one's own
-		return q.GetAction() == "read"
+	switch q.GetResourceType() + "." + q.GetAction() {
+	case "audit.read", "audit.prove", "treatment.read", "patient.search":
+		return true
 	}
 	return false
+}
+
+// stateOf is the state in which a patient must be for what is asked: what is
+// restored is deleted. The database says which it is.
+func stateOf(action string) string {
+	if action == "restore" {
+		return policy.StateDeleted
+	}
+	return policy.StateLive
 }
 
 // strict reports whether what is asked for is read against a ticket of the
@@ -241,6 +252,8 @@ func (s *Service) strict(q *pb.May, emergency bool) bool {
 	switch {
 	case emergency, q.GetAction() == "export", q.GetResourceType() == "export":
 		return true
+	case q.GetPatientId() == "": // ids only: each patient found is read under a context of their own
+		return false
 	case slices.Contains([]string{"patient", "record", "disclosure"}, q.GetResourceType()):
 		return s.cfg.StrictReads
 	}

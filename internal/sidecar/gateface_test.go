@@ -492,7 +492,11 @@ func TestOnlyTheTrailIsAskedForAPractice(t *testing.T) {
 	if d := noMFA.GetDecisions()["same_practice"]; d.GetReasonCode() != "mfa_required" || noMFA.GetContext() != "" {
 		t.Errorf("an admin without a second factor: got %v", noMFA)
 	}
-	for _, other := range [][2]string{{"patient", "read"}, {"patient", "search"}, {"record", "read"}, {"audit", "write"}, {"export", "bulk"}, {"", ""}} {
+	found := ask(w.of(t, med.RoleNurse), "patient", "search").GetRuling()
+	if c := contextOf(t, w, found); c.Patient != "" || c.Practice != "north" || c.Action != "patient.search" || c.MaxRows != 200 || c.Strict {
+		t.Errorf("a search: context %+v", c)
+	}
+	for _, other := range [][2]string{{"patient", "read"}, {"patient", "create"}, {"record", "read"}, {"audit", "write"}, {"export", "bulk"}, {"", ""}} {
 		refusedWith(t, ask(w.of(t, med.RoleAdmin), other[0], other[1]), "invalid", "patient_id")
 	}
 	refusedWith(t, w.one(t, &pb.Question{Ask: &pb.Question_May{May: &pb.May{

@@ -133,6 +133,7 @@ func atnaDetail(v *view) (out []atnaPair) {
 	add("clear", strings.Join(v.Clear, ","))
 	add("masked", strings.Join(v.Masked, ","))
 	add("hidden", strings.Join(v.Hidden, ","))
+	add("changed", strings.Join(v.Changed, ","))
 	add("user-agent", v.UserAgent)
 	add("request", v.RequestID)
 	add("purpose", v.Purpose)

@@ -211,6 +211,7 @@ func details(v *view) (out []fhirDetail) {
 	add("clear", strings.Join(v.Clear, ","))
 	add("masked", strings.Join(v.Masked, ","))
 	add("hidden", strings.Join(v.Hidden, ","))
+	add("changed", strings.Join(v.Changed, ","))
 	add("mfa", v.MFA)
 	add("session", v.Session)
 	add("on-behalf-of", v.OnBehalfOf)

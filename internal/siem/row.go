@@ -22,9 +22,10 @@ func row(v *view) []byte {
 		PatientPractice string `json:"patient_practice_id,omitempty"`
 	}
 	type fields struct {
-		Clear  []string `json:"clear"`
-		Masked []string `json:"masked"`
-		Hidden []string `json:"hidden"`
+		Clear   []string `json:"clear"`
+		Masked  []string `json:"masked"`
+		Hidden  []string `json:"hidden"`
+		Changed []string `json:"changed,omitempty"`
 	}
 	type glass struct {
 		Grant      string `json:"grant_id"`
@@ -66,7 +67,7 @@ func row(v *view) []byte {
 		ID: v.ID, Parent: v.Parent, OccurredAt: v.OccurredAt.Format(millis), RecordedAt: v.RecordedAt.Format(millis),
 		Actor:  actor{v.Issuer, v.Subject, v.Roles, v.Practice, v.Session, v.MFA, v.OnBehalfOf},
 		Action: v.Action, Resource: resource{v.ResourceType, v.ResourceID, v.Patient, v.PatientPractice},
-		Fields: fields{v.Clear, v.Masked, v.Hidden}, Outcome: v.Outcome, Code: v.Code, Reason: v.Reason, Purpose: v.Purpose,
+		Fields: fields{v.Clear, v.Masked, v.Hidden, v.Changed}, Outcome: v.Outcome, Code: v.Code, Reason: v.Reason, Purpose: v.Purpose,
 		Origin:   origin{v.IP, v.UserAgent, v.Origin, v.RequestID, v.ClientID, v.TraceID},
 		Revision: v.Revision, Leaf: leaf{v.Epoch, v.Index}, Cut: v.Cut, Unreadable: v.Unreadable,
 	}

@@ -22,7 +22,7 @@ type view struct {
 	Issuer, Subject, Practice, Session, TokenID, MFA, OnBehalfOf string
 	Roles                                                        []string
 	Action, ResourceType, ResourceID, Patient, PatientPractice   string
-	Clear, Masked, Hidden                                        []string
+	Clear, Masked, Hidden, Changed                               []string
 	Outcome, Code, Reason, Purpose                               string
 	Glass                                                        bool
 	Grant, ReasonCode                                            string
@@ -76,6 +76,7 @@ func newView(e *Event, c *clip) *view {
 	}
 	v.Roles, v.Clear = clipped(c, d.Roles, &v.Cut), clipped(c, d.Clear, &v.Cut)
 	v.Masked, v.Hidden = clipped(c, d.Masked, &v.Cut), clipped(c, d.Hidden, &v.Cut)
+	v.Changed = clipped(c, d.Changed, &v.Cut)
 	if g := d.BreakGlass; g != nil {
 		v.Glass, v.Grant, v.ReasonCode = true, c.of(g.Grant, &v.Cut), c.of(g.ReasonCode, &v.Cut)
 	}

@@ -256,7 +256,7 @@ func late(e *audit.Entry) *audit.Entry {
 	}
 	c := *e
 	c.Outcome, c.Code = audit.Failure, "audit_unavailable"
-	c.Detail.Clear, c.Detail.Masked, c.Detail.Hidden = nil, nil, nil
+	c.Detail.Clear, c.Detail.Masked, c.Detail.Hidden, c.Detail.Changed = nil, nil, nil, nil
 	return &c
 }
 

@@ -79,3 +79,79 @@ func (q *Queries) FindPatients(ctx context.Context, db DBTX, arg FindPatientsPar
 	}
 	return items, nil
 }
+
+const indexPatient = `-- name: IndexPatient :exec
+select medirecord.index_patient($1::text[], array(select nullif(t, ''::bytea) from unnest($2::bytea[]) t), $3::integer)
+`
+
+type IndexPatientParams struct {
+	Fields     []string
+	Tags       [][]byte
+	KeyVersion int32
+}
+
+// IndexPatient writes the tags of the patient whom the context makes or changes;
+// an empty one takes the field's away.
+func (q *Queries) IndexPatient(ctx context.Context, db DBTX, arg IndexPatientParams) error {
+	_, err := db.Exec(ctx, indexPatient, arg.Fields, arg.Tags, arg.KeyVersion)
+	return err
+}
+
+const listPatients = `-- name: ListPatients :many
+select id::text from medirecord.list_patients($1::text, $2::integer) as id
+`
+
+type ListPatientsParams struct {
+	After string
+	Most  int32
+}
+
+func (q *Queries) ListPatients(ctx context.Context, db DBTX, arg ListPatientsParams) ([]string, error) {
+	rows, err := db.Query(ctx, listPatients, arg.After, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []string{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const searchPatients = `-- name: SearchPatients :many
+select id::text from medirecord.find_patients($1::text, $2::bytea, $3::integer) as id
+`
+
+type SearchPatientsParams struct {
+	Field string
+	Tag   []byte
+	Most  int32
+}
+
+func (q *Queries) SearchPatients(ctx context.Context, db DBTX, arg SearchPatientsParams) ([]string, error) {
+	rows, err := db.Query(ctx, searchPatients, arg.Field, arg.Tag, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []string{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

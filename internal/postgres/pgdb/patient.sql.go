@@ -7,6 +7,7 @@ package pgdb
 
 import (
 	"context"
+	"time"
 )
 
 const addPatient = `-- name: AddPatient :exec
@@ -63,6 +64,67 @@ func (q *Queries) ChangePatient(ctx context.Context, db DBTX, arg ChangePatientP
 	return result.RowsAffected(), nil
 }
 
+const deletePatient = `-- name: DeletePatient :execrows
+update medirecord.patient
+   set version = version + 1, sealed = $1, event_id = $2, updated_at = clock_timestamp(), deleted_at = clock_timestamp()
+ where id = $3 and version = $4 and deleted_at is null
+`
+
+type DeletePatientParams struct {
+	Sealed  []byte
+	EventID string
+	ID      string
+	Version int64
+}
+
+func (q *Queries) DeletePatient(ctx context.Context, db DBTX, arg DeletePatientParams) (int64, error) {
+	result, err := db.Exec(ctx, deletePatient,
+		arg.Sealed,
+		arg.EventID,
+		arg.ID,
+		arg.Version,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const deletedPatient = `-- name: DeletedPatient :one
+select practice_id, version, dek_version, key_state, sealed, created_at, updated_at, deleted_at,
+       coalesce(deleted_at > clock_timestamp() - interval '30 days', false)::boolean as restorable
+  from medirecord.patient where id = $1
+`
+
+type DeletedPatientRow struct {
+	PracticeID string
+	Version    int64
+	DekVersion int32
+	KeyState   string
+	Sealed     []byte
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	DeletedAt  *time.Time
+	Restorable bool
+}
+
+func (q *Queries) DeletedPatient(ctx context.Context, db DBTX, id string) (DeletedPatientRow, error) {
+	row := db.QueryRow(ctx, deletedPatient, id)
+	var i DeletedPatientRow
+	err := row.Scan(
+		&i.PracticeID,
+		&i.Version,
+		&i.DekVersion,
+		&i.KeyState,
+		&i.Sealed,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.DeletedAt,
+		&i.Restorable,
+	)
+	return i, err
+}
+
 const patientExists = `-- name: PatientExists :one
 select exists (select from medirecord.patient where id = $1)
 `
@@ -99,6 +161,40 @@ func (q *Queries) PatientForUpdate(ctx context.Context, db DBTX, id string) (Pat
 	return i, err
 }
 
+const patientToChange = `-- name: PatientToChange :one
+select practice_id, version, dek_version, key_state, sealed, created_at, updated_at, deleted_at
+  from medirecord.patient where id = $1 for update
+`
+
+type PatientToChangeRow struct {
+	PracticeID string
+	Version    int64
+	DekVersion int32
+	KeyState   string
+	Sealed     []byte
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	DeletedAt  *time.Time
+}
+
+// PatientToChange returns the row that is to be changed, as long as nobody else
+// changes it.
+func (q *Queries) PatientToChange(ctx context.Context, db DBTX, id string) (PatientToChangeRow, error) {
+	row := db.QueryRow(ctx, patientToChange, id)
+	var i PatientToChangeRow
+	err := row.Scan(
+		&i.PracticeID,
+		&i.Version,
+		&i.DekVersion,
+		&i.KeyState,
+		&i.Sealed,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.DeletedAt,
+	)
+	return i, err
+}
+
 const practiceOf = `-- name: PracticeOf :one
 select coalesce(medirecord.practice_of($1::text), '')::text
 `
@@ -108,4 +204,56 @@ func (q *Queries) PracticeOf(ctx context.Context, db DBTX, patient string) (stri
 	var column_1 string
 	err := row.Scan(&column_1)
 	return column_1, err
+}
+
+const restorePatient = `-- name: RestorePatient :one
+update medirecord.patient
+   set version = version + 1, sealed = $1, event_id = $2, updated_at = clock_timestamp(), deleted_at = null
+ where id = $3 and version = $4 and deleted_at is not null
+returning updated_at
+`
+
+type RestorePatientParams struct {
+	Sealed  []byte
+	EventID string
+	ID      string
+	Version int64
+}
+
+func (q *Queries) RestorePatient(ctx context.Context, db DBTX, arg RestorePatientParams) (time.Time, error) {
+	row := db.QueryRow(ctx, restorePatient,
+		arg.Sealed,
+		arg.EventID,
+		arg.ID,
+		arg.Version,
+	)
+	var updated_at time.Time
+	err := row.Scan(&updated_at)
+	return updated_at, err
+}
+
+const updatePatient = `-- name: UpdatePatient :one
+update medirecord.patient
+   set version = version + 1, sealed = $1, event_id = $2, updated_at = clock_timestamp()
+ where id = $3 and version = $4
+returning updated_at
+`
+
+type UpdatePatientParams struct {
+	Sealed  []byte
+	EventID string
+	ID      string
+	Version int64
+}
+
+func (q *Queries) UpdatePatient(ctx context.Context, db DBTX, arg UpdatePatientParams) (time.Time, error) {
+	row := db.QueryRow(ctx, updatePatient,
+		arg.Sealed,
+		arg.EventID,
+		arg.ID,
+		arg.Version,
+	)
+	var updated_at time.Time
+	err := row.Scan(&updated_at)
+	return updated_at, err
 }

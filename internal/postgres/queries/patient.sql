@@ -15,3 +15,31 @@ update medirecord.patient
 
 -- name: PatientExists :one
 select exists (select from medirecord.patient where id = @id);
+
+-- PatientToChange returns the row that is to be changed, as long as nobody else
+-- changes it.
+-- name: PatientToChange :one
+select practice_id, version, dek_version, key_state, sealed, created_at, updated_at, deleted_at
+  from medirecord.patient where id = @id for update;
+
+-- name: UpdatePatient :one
+update medirecord.patient
+   set version = version + 1, sealed = @sealed, event_id = @event_id, updated_at = clock_timestamp()
+ where id = @id and version = @version
+returning updated_at;
+
+-- name: DeletePatient :execrows
+update medirecord.patient
+   set version = version + 1, sealed = @sealed, event_id = @event_id, updated_at = clock_timestamp(), deleted_at = clock_timestamp()
+ where id = @id and version = @version and deleted_at is null;
+
+-- name: DeletedPatient :one
+select practice_id, version, dek_version, key_state, sealed, created_at, updated_at, deleted_at,
+       coalesce(deleted_at > clock_timestamp() - interval '30 days', false)::boolean as restorable
+  from medirecord.patient where id = @id;
+
+-- name: RestorePatient :one
+update medirecord.patient
+   set version = version + 1, sealed = @sealed, event_id = @event_id, updated_at = clock_timestamp(), deleted_at = null
+ where id = @id and version = @version and deleted_at is not null
+returning updated_at;

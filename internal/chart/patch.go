@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/medirecord/medirecord/internal/med"
+)
+
+// writable reports Forbidden for a patch of a field that the decision does not
+// let the caller write: the same, whatever is stored.
+func writable(d med.Decision, p med.Patch) error {
+	e := med.Forbidden.New("Your role may not write all of these fields.").Coded("field_not_writable")
+	for _, f := range p.Fields() {
+		if !d.Write[f] {
+			e = e.With(med.FieldError{Pointer: "/" + string(f), Reason: "not yours to write"})
+		}
+	}
+	if len(e.Fields) > 0 {
+		return e
+	}
+	return nil
+}
+
+// patched returns what the patch makes of a patient's fields, as they are
+// sealed: nil for one that goes. have gives what is there now, for the fields
+// that have parts, of which a patch may name some. It reports Invalid, and
+// where: a mask that came back (it would take the place of what its sender does
+// not see), and whatever no patient has.
+func patched(p med.Patch, have func(med.Field) ([]byte, error)) (map[string][]byte, error) {
+	out := make(map[string][]byte, len(p))
+	var wrong []med.FieldError
+	masked := false
+	for _, f := range p.Fields() {
+		raw := []byte(p[f].Reveal())
+		plain, at, err := patchedField(f, raw, have)
+		if err != nil {
+			return nil, err
+		}
+		if at != nil {
+			wrong = append(wrong, *at)
+			continue
+		}
+		if holdsMask(raw) {
+			masked = true
+			wrong = append(wrong, med.FieldError{Pointer: "/" + string(f), Reason: "a mask: leave out what you do not see"})
+			continue
+		}
+		out[string(f)] = plain
+		if plain == nil {
+			continue
+		}
+		var checked med.Patient
+		if err := setField(&checked, f, plain); err != nil {
+			return nil, err
+		}
+		wrong = append(wrong, checked.Check(f)...)
+	}
+	if len(wrong) == 0 {
+		return out, nil
+	}
+	e := med.Invalid.New("").With(wrong...)
+	if masked {
+		e = e.Coded("masked_value")
+	}
+	return nil, e
+}
+
+func patchedField(f med.Field, raw []byte, have func(med.Field) ([]byte, error)) (plain []byte, wrong *med.FieldError, err error) {
+	if string(raw) == "null" {
+		return nil, nil, nil
+	}
+	switch f {
+	case med.FieldName:
+		return patchedName(raw, have)
+	case med.FieldAddress:
+		return patchedParts[sealedAddress](f, raw, have)
+	case med.FieldInsurance:
+		return patchedParts[sealedInsurance](f, raw, have)
+	}
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not a string"}, nil
+	}
+	if text == "" {
+		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "empty: send null to take it away"}, nil
+	}
+	return []byte(text), nil, nil
+}
+
+// patchedName keeps the written form of a name with its parts: who changes a
+// part, and does not say how the whole is written, changes that too.
+func patchedName(raw []byte, have func(med.Field) ([]byte, error)) (plain []byte, wrong *med.FieldError, err error) {
+	plain, wrong, err = patchedParts[sealedName](med.FieldName, raw, have)
+	var said map[string]json.RawMessage
+	if err != nil || wrong != nil || plain == nil || json.Unmarshal(raw, &said) != nil {
+		return plain, wrong, err
+	}
+	var p med.Patient
+	if err := setField(&p, med.FieldName, plain); err != nil {
+		return nil, nil, err
+	}
+	if text, ok := said["text"]; !ok || string(text) == "null" {
+		p.Name.Text = ""
+		p.Name.Text = p.Name.Written()
+	}
+	fields, err := patientFields(&p)
+	return fields[string(med.FieldName)], nil, err
+}
+
+// patchedParts merges a patch of a field with parts into what is there (RFC
+// 7386): parts that are null go, the others take the place of what was.
+func patchedParts[T any](f med.Field, raw []byte, have func(med.Field) ([]byte, error)) (plain []byte, wrong *med.FieldError, err error) {
+	parts := map[string]json.RawMessage{}
+	now, err := have(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	if now != nil {
+		if err := json.Unmarshal(now, &parts); err != nil {
+			return nil, nil, fmt.Errorf("field %s does not read", f)
+		}
+	}
+	var patch map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &patch); err != nil || patch == nil {
+		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not an object"}, nil
+	}
+	for name, v := range patch {
+		if string(v) == "null" {
+			delete(parts, name)
+		} else {
+			parts[name] = v
+		}
+	}
+	merged, err := json.Marshal(parts)
+	if err != nil {
+		return nil, nil, err
+	}
+	var v T
+	d := json.NewDecoder(bytes.NewReader(merged))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not one, or with an unknown part"}, nil
+	}
+	if plain, err = json.Marshal(v); err != nil || string(plain) == "{}" {
+		return nil, nil, err
+	}
+	return plain, nil, nil
+}
+
+// holdsMask reports whether a text anywhere in the JSON is one of our masks.
+func holdsMask(raw []byte) bool {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	for {
+		t, err := d.Token()
+		if err != nil {
+			return false
+		}
+		if s, ok := t.(string); ok && IsMask(s) {
+			return true
+		}
+	}
+}
