@@ -11,7 +11,7 @@ import (
 )
 
 // count is how many patients there are.
-func (w *ward) count(t *testing.T) (n int) {
+func (w *clinic) count(t *testing.T) (n int) {
 	t.Helper()
 	medtest.Scan(t, w.DB.Super(t), []any{&n}, `select count(*) from medirecord.patient`)
 	return n
@@ -19,7 +19,7 @@ func (w *ward) count(t *testing.T) (n int) {
 
 func TestARequestWithAKeyIsMadeOnce(t *testing.T) {
 	t.Parallel()
-	w := newWard(t)
+	w := newClinic(t)
 	const body, same, another = `{"name":{"family":"Once"},"phone":"5550100"}`, ` { "phone" : "5550100", "name":{ "family":"Once"}}`, `{"name":{"family":"Twice"},"phone":"5550100"}`
 	post := func(tok, body, key string) medtest.Answer {
 		return w.Post(t, tok, patients, body, "Idempotency-Key", key)

@@ -46,33 +46,33 @@ func bodyOf(t *testing.T, a medtest.Answer, status int) full {
 	return out
 }
 
-// ward is a system with a person of each role, and Carol, made through the door.
-type ward struct {
+// clinic is a system with a person of each role, and Carol, made through the door.
+type clinic struct {
 	*medtest.System
 	nurse, clinician, admin string
 	carol                   med.PatientID
 	tag                     string // of the clinician's view
 }
 
-func newWard(t *testing.T) *ward {
+func newClinic(t *testing.T) *clinic {
 	t.Helper()
 	s := medtest.New(t)
 	s.Secret(ofCarol...)
-	w := &ward{System: s, nurse: s.Of(t, med.RoleNurse, medtest.North), clinician: s.Of(t, med.RoleClinician, medtest.North), admin: s.Of(t, med.RoleAdmin, medtest.North)}
+	w := &clinic{System: s, nurse: s.Of(t, med.RoleNurse, medtest.North), clinician: s.Of(t, med.RoleClinician, medtest.North), admin: s.Of(t, med.RoleAdmin, medtest.North)}
 	a := s.Post(t, w.clinician, patients, carol)
 	w.carol, w.tag = med.PatientID(bodyOf(t, a, 201).Data["id"].(string)), a.Header.Get("ETag")
 	return w
 }
 
-func (w *ward) at() string { return patients + "/" + string(w.carol) }
+func (w *clinic) at() string { return patients + "/" + string(w.carol) }
 
-func (w *ward) get(t *testing.T, tok string) (full, string) {
+func (w *clinic) get(t *testing.T, tok string) (full, string) {
 	t.Helper()
 	a := w.Get(t, tok, w.at())
 	return bodyOf(t, a, 200), a.Header.Get("ETag")
 }
 
-func (w *ward) patch(t *testing.T, tok, tag, body string) medtest.Answer {
+func (w *clinic) patch(t *testing.T, tok, tag, body string) medtest.Answer {
 	t.Helper()
 	return w.Do(t, http.MethodPatch, tok, w.at(), body, "If-Match", tag)
 }
@@ -91,7 +91,7 @@ func refusal(t *testing.T, a medtest.Answer, status int, code string) {
 
 func TestAPatientIsCreatedReadChangedDeletedAndRestored(t *testing.T) {
 	t.Parallel()
-	w := newWard(t)
+	w := newClinic(t)
 
 	read, tag := w.get(t, w.clinician)
 	if tag != w.tag || !strings.HasPrefix(tag, `"`) {
@@ -172,7 +172,7 @@ func TestAPatientIsCreatedReadChangedDeletedAndRestored(t *testing.T) {
 
 func TestWhoMayWriteWhat(t *testing.T) {
 	t.Parallel()
-	w := newWard(t)
+	w := newClinic(t)
 	patient := w.PatientOf(t, w.carol, medtest.North)
 	before, tag := w.get(t, w.admin)
 	_, nurses := w.get(t, w.nurse)
@@ -221,7 +221,7 @@ func TestWhoMayWriteWhat(t *testing.T) {
 
 func TestAChangeByWhoSeesLessChangesWhatTheySee(t *testing.T) {
 	t.Parallel()
-	w := newWard(t)
+	w := newClinic(t)
 	read, tag := w.get(t, w.nurse)
 	if read.Data["ssn"] != nil || read.Data["version"] != nil || read.Data["updated_at"] != nil || !slices.Contains(read.Meta.View.Hidden, "ssn") {
 		t.Fatalf("a nurse sees %v, %v", read.Data, read.Meta.View)
@@ -254,7 +254,7 @@ func TestAChangeByWhoSeesLessChangesWhatTheySee(t *testing.T) {
 
 func TestIndexesFollowAChange(t *testing.T) {
 	t.Parallel()
-	w := newWard(t)
+	w := newClinic(t)
 	tags := func() map[string]string {
 		t.Helper()
 		rows, err := w.DB.Super(t).Query(t.Context(), `select field, encode(tag, 'hex') from medirecord.blind_index where patient_id = $1`, string(w.carol))
@@ -281,7 +281,7 @@ func TestIndexesFollowAChange(t *testing.T) {
 
 func TestWhoMayCreate(t *testing.T) {
 	t.Parallel()
-	w := newWard(t)
+	w := newClinic(t)
 	for name, c := range map[string]struct {
 		tok, body string
 		status    int

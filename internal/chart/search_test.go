@@ -40,7 +40,7 @@ func idsOf(items []map[string]any) []string {
 
 func TestSearch(t *testing.T) {
 	t.Parallel()
-	w := newWard(t)
+	w := newClinic(t)
 	id := string(w.carol)
 	other := bodyOf(t, w.Post(t, w.clinician, patients, `{"name":{"family":"Jones"},"dob":"1971-02-04","phone":"+1 555 0178"}`), 201).Data["id"].(string)
 	south := w.Of(t, med.RoleClinician, medtest.South)
@@ -139,7 +139,7 @@ func TestSearch(t *testing.T) {
 
 func TestListOfPatients(t *testing.T) {
 	t.Parallel()
-	w := newWard(t)
+	w := newClinic(t)
 	want := []string{string(w.carol)}
 	for i := range 4 {
 		want = append(want, bodyOf(t, w.Post(t, w.clinician, patients, fmt.Sprintf(`{"name":{"family":"Listed","given":["N%d"]}}`, i)), 201).Data["id"].(string))

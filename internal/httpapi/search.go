@@ -6,6 +6,8 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/gin-gonic/gin"
+
 	"github.com/medirecord/medirecord/internal/med"
 )
 
@@ -25,6 +27,13 @@ func (s *Server) searchRoutes(r *router) {
 			"a nurse does not search by ssn or member_id. At most 50 are shown.",
 		errors: listErrors,
 	}, s.searchPatients)
+	// The word is no patient's id, whatever the method.
+	for _, method := range []string{http.MethodGet, http.MethodPatch, http.MethodDelete} {
+		r.engine.Handle(method, "/api/v1/patients/search", func(c *gin.Context) {
+			c.Header("Allow", http.MethodPost)
+			s.refused(med.MethodNotAllowed)(c)
+		})
+	}
 }
 
 type searchBody struct {
