@@ -261,6 +261,21 @@ func (e GrantBodyReasonCode) Valid() bool {
 	}
 }
 
+// Defines values for MetaIntegrity.
+const (
+	Suspect MetaIntegrity = "suspect"
+)
+
+// Valid indicates whether the value is a known member of the MetaIntegrity enum.
+func (e MetaIntegrity) Valid() bool {
+	switch e {
+	case Suspect:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for OpenGlassBodyReasonCode.
 const (
 	OpenGlassBodyReasonCodeConsentUnreachable OpenGlassBodyReasonCode = "consent_unreachable"
@@ -1533,6 +1548,348 @@ func (e ReviewBreakGlassParamsXAccessReason) Valid() bool {
 	}
 }
 
+// Defines values for ListPatientsParamsXPurposeOfUse.
+const (
+	ListPatientsParamsXPurposeOfUseETREAT  ListPatientsParamsXPurposeOfUse = "ETREAT"
+	ListPatientsParamsXPurposeOfUseHOPERAT ListPatientsParamsXPurposeOfUse = "HOPERAT"
+	ListPatientsParamsXPurposeOfUseHPAYMT  ListPatientsParamsXPurposeOfUse = "HPAYMT"
+	ListPatientsParamsXPurposeOfUsePATRQT  ListPatientsParamsXPurposeOfUse = "PATRQT"
+	ListPatientsParamsXPurposeOfUseTREAT   ListPatientsParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the ListPatientsParamsXPurposeOfUse enum.
+func (e ListPatientsParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case ListPatientsParamsXPurposeOfUseETREAT:
+		return true
+	case ListPatientsParamsXPurposeOfUseHOPERAT:
+		return true
+	case ListPatientsParamsXPurposeOfUseHPAYMT:
+		return true
+	case ListPatientsParamsXPurposeOfUsePATRQT:
+		return true
+	case ListPatientsParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListPatientsParamsXAccessReason.
+const (
+	ListPatientsParamsXAccessReasonConsentUnreachable ListPatientsParamsXAccessReason = "consent_unreachable"
+	ListPatientsParamsXAccessReasonEmergencyTreatment ListPatientsParamsXAccessReason = "emergency_treatment"
+	ListPatientsParamsXAccessReasonOnCallCover        ListPatientsParamsXAccessReason = "on_call_cover"
+	ListPatientsParamsXAccessReasonOther              ListPatientsParamsXAccessReason = "other"
+	ListPatientsParamsXAccessReasonPatientUnconscious ListPatientsParamsXAccessReason = "patient_unconscious"
+	ListPatientsParamsXAccessReasonSystemOutage       ListPatientsParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ListPatientsParamsXAccessReason enum.
+func (e ListPatientsParamsXAccessReason) Valid() bool {
+	switch e {
+	case ListPatientsParamsXAccessReasonConsentUnreachable:
+		return true
+	case ListPatientsParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ListPatientsParamsXAccessReasonOnCallCover:
+		return true
+	case ListPatientsParamsXAccessReasonOther:
+		return true
+	case ListPatientsParamsXAccessReasonPatientUnconscious:
+		return true
+	case ListPatientsParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreatePatientParamsXPurposeOfUse.
+const (
+	CreatePatientParamsXPurposeOfUseETREAT  CreatePatientParamsXPurposeOfUse = "ETREAT"
+	CreatePatientParamsXPurposeOfUseHOPERAT CreatePatientParamsXPurposeOfUse = "HOPERAT"
+	CreatePatientParamsXPurposeOfUseHPAYMT  CreatePatientParamsXPurposeOfUse = "HPAYMT"
+	CreatePatientParamsXPurposeOfUsePATRQT  CreatePatientParamsXPurposeOfUse = "PATRQT"
+	CreatePatientParamsXPurposeOfUseTREAT   CreatePatientParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the CreatePatientParamsXPurposeOfUse enum.
+func (e CreatePatientParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case CreatePatientParamsXPurposeOfUseETREAT:
+		return true
+	case CreatePatientParamsXPurposeOfUseHOPERAT:
+		return true
+	case CreatePatientParamsXPurposeOfUseHPAYMT:
+		return true
+	case CreatePatientParamsXPurposeOfUsePATRQT:
+		return true
+	case CreatePatientParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreatePatientParamsXAccessReason.
+const (
+	CreatePatientParamsXAccessReasonConsentUnreachable CreatePatientParamsXAccessReason = "consent_unreachable"
+	CreatePatientParamsXAccessReasonEmergencyTreatment CreatePatientParamsXAccessReason = "emergency_treatment"
+	CreatePatientParamsXAccessReasonOnCallCover        CreatePatientParamsXAccessReason = "on_call_cover"
+	CreatePatientParamsXAccessReasonOther              CreatePatientParamsXAccessReason = "other"
+	CreatePatientParamsXAccessReasonPatientUnconscious CreatePatientParamsXAccessReason = "patient_unconscious"
+	CreatePatientParamsXAccessReasonSystemOutage       CreatePatientParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the CreatePatientParamsXAccessReason enum.
+func (e CreatePatientParamsXAccessReason) Valid() bool {
+	switch e {
+	case CreatePatientParamsXAccessReasonConsentUnreachable:
+		return true
+	case CreatePatientParamsXAccessReasonEmergencyTreatment:
+		return true
+	case CreatePatientParamsXAccessReasonOnCallCover:
+		return true
+	case CreatePatientParamsXAccessReasonOther:
+		return true
+	case CreatePatientParamsXAccessReasonPatientUnconscious:
+		return true
+	case CreatePatientParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SearchPatientsParamsXPurposeOfUse.
+const (
+	SearchPatientsParamsXPurposeOfUseETREAT  SearchPatientsParamsXPurposeOfUse = "ETREAT"
+	SearchPatientsParamsXPurposeOfUseHOPERAT SearchPatientsParamsXPurposeOfUse = "HOPERAT"
+	SearchPatientsParamsXPurposeOfUseHPAYMT  SearchPatientsParamsXPurposeOfUse = "HPAYMT"
+	SearchPatientsParamsXPurposeOfUsePATRQT  SearchPatientsParamsXPurposeOfUse = "PATRQT"
+	SearchPatientsParamsXPurposeOfUseTREAT   SearchPatientsParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the SearchPatientsParamsXPurposeOfUse enum.
+func (e SearchPatientsParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case SearchPatientsParamsXPurposeOfUseETREAT:
+		return true
+	case SearchPatientsParamsXPurposeOfUseHOPERAT:
+		return true
+	case SearchPatientsParamsXPurposeOfUseHPAYMT:
+		return true
+	case SearchPatientsParamsXPurposeOfUsePATRQT:
+		return true
+	case SearchPatientsParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SearchPatientsParamsXAccessReason.
+const (
+	SearchPatientsParamsXAccessReasonConsentUnreachable SearchPatientsParamsXAccessReason = "consent_unreachable"
+	SearchPatientsParamsXAccessReasonEmergencyTreatment SearchPatientsParamsXAccessReason = "emergency_treatment"
+	SearchPatientsParamsXAccessReasonOnCallCover        SearchPatientsParamsXAccessReason = "on_call_cover"
+	SearchPatientsParamsXAccessReasonOther              SearchPatientsParamsXAccessReason = "other"
+	SearchPatientsParamsXAccessReasonPatientUnconscious SearchPatientsParamsXAccessReason = "patient_unconscious"
+	SearchPatientsParamsXAccessReasonSystemOutage       SearchPatientsParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the SearchPatientsParamsXAccessReason enum.
+func (e SearchPatientsParamsXAccessReason) Valid() bool {
+	switch e {
+	case SearchPatientsParamsXAccessReasonConsentUnreachable:
+		return true
+	case SearchPatientsParamsXAccessReasonEmergencyTreatment:
+		return true
+	case SearchPatientsParamsXAccessReasonOnCallCover:
+		return true
+	case SearchPatientsParamsXAccessReasonOther:
+		return true
+	case SearchPatientsParamsXAccessReasonPatientUnconscious:
+		return true
+	case SearchPatientsParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeletePatientParamsXPurposeOfUse.
+const (
+	DeletePatientParamsXPurposeOfUseETREAT  DeletePatientParamsXPurposeOfUse = "ETREAT"
+	DeletePatientParamsXPurposeOfUseHOPERAT DeletePatientParamsXPurposeOfUse = "HOPERAT"
+	DeletePatientParamsXPurposeOfUseHPAYMT  DeletePatientParamsXPurposeOfUse = "HPAYMT"
+	DeletePatientParamsXPurposeOfUsePATRQT  DeletePatientParamsXPurposeOfUse = "PATRQT"
+	DeletePatientParamsXPurposeOfUseTREAT   DeletePatientParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the DeletePatientParamsXPurposeOfUse enum.
+func (e DeletePatientParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case DeletePatientParamsXPurposeOfUseETREAT:
+		return true
+	case DeletePatientParamsXPurposeOfUseHOPERAT:
+		return true
+	case DeletePatientParamsXPurposeOfUseHPAYMT:
+		return true
+	case DeletePatientParamsXPurposeOfUsePATRQT:
+		return true
+	case DeletePatientParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeletePatientParamsXAccessReason.
+const (
+	DeletePatientParamsXAccessReasonConsentUnreachable DeletePatientParamsXAccessReason = "consent_unreachable"
+	DeletePatientParamsXAccessReasonEmergencyTreatment DeletePatientParamsXAccessReason = "emergency_treatment"
+	DeletePatientParamsXAccessReasonOnCallCover        DeletePatientParamsXAccessReason = "on_call_cover"
+	DeletePatientParamsXAccessReasonOther              DeletePatientParamsXAccessReason = "other"
+	DeletePatientParamsXAccessReasonPatientUnconscious DeletePatientParamsXAccessReason = "patient_unconscious"
+	DeletePatientParamsXAccessReasonSystemOutage       DeletePatientParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the DeletePatientParamsXAccessReason enum.
+func (e DeletePatientParamsXAccessReason) Valid() bool {
+	switch e {
+	case DeletePatientParamsXAccessReasonConsentUnreachable:
+		return true
+	case DeletePatientParamsXAccessReasonEmergencyTreatment:
+		return true
+	case DeletePatientParamsXAccessReasonOnCallCover:
+		return true
+	case DeletePatientParamsXAccessReasonOther:
+		return true
+	case DeletePatientParamsXAccessReasonPatientUnconscious:
+		return true
+	case DeletePatientParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetPatientParamsXPurposeOfUse.
+const (
+	GetPatientParamsXPurposeOfUseETREAT  GetPatientParamsXPurposeOfUse = "ETREAT"
+	GetPatientParamsXPurposeOfUseHOPERAT GetPatientParamsXPurposeOfUse = "HOPERAT"
+	GetPatientParamsXPurposeOfUseHPAYMT  GetPatientParamsXPurposeOfUse = "HPAYMT"
+	GetPatientParamsXPurposeOfUsePATRQT  GetPatientParamsXPurposeOfUse = "PATRQT"
+	GetPatientParamsXPurposeOfUseTREAT   GetPatientParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the GetPatientParamsXPurposeOfUse enum.
+func (e GetPatientParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case GetPatientParamsXPurposeOfUseETREAT:
+		return true
+	case GetPatientParamsXPurposeOfUseHOPERAT:
+		return true
+	case GetPatientParamsXPurposeOfUseHPAYMT:
+		return true
+	case GetPatientParamsXPurposeOfUsePATRQT:
+		return true
+	case GetPatientParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetPatientParamsXAccessReason.
+const (
+	GetPatientParamsXAccessReasonConsentUnreachable GetPatientParamsXAccessReason = "consent_unreachable"
+	GetPatientParamsXAccessReasonEmergencyTreatment GetPatientParamsXAccessReason = "emergency_treatment"
+	GetPatientParamsXAccessReasonOnCallCover        GetPatientParamsXAccessReason = "on_call_cover"
+	GetPatientParamsXAccessReasonOther              GetPatientParamsXAccessReason = "other"
+	GetPatientParamsXAccessReasonPatientUnconscious GetPatientParamsXAccessReason = "patient_unconscious"
+	GetPatientParamsXAccessReasonSystemOutage       GetPatientParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the GetPatientParamsXAccessReason enum.
+func (e GetPatientParamsXAccessReason) Valid() bool {
+	switch e {
+	case GetPatientParamsXAccessReasonConsentUnreachable:
+		return true
+	case GetPatientParamsXAccessReasonEmergencyTreatment:
+		return true
+	case GetPatientParamsXAccessReasonOnCallCover:
+		return true
+	case GetPatientParamsXAccessReasonOther:
+		return true
+	case GetPatientParamsXAccessReasonPatientUnconscious:
+		return true
+	case GetPatientParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UpdatePatientParamsXPurposeOfUse.
+const (
+	UpdatePatientParamsXPurposeOfUseETREAT  UpdatePatientParamsXPurposeOfUse = "ETREAT"
+	UpdatePatientParamsXPurposeOfUseHOPERAT UpdatePatientParamsXPurposeOfUse = "HOPERAT"
+	UpdatePatientParamsXPurposeOfUseHPAYMT  UpdatePatientParamsXPurposeOfUse = "HPAYMT"
+	UpdatePatientParamsXPurposeOfUsePATRQT  UpdatePatientParamsXPurposeOfUse = "PATRQT"
+	UpdatePatientParamsXPurposeOfUseTREAT   UpdatePatientParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the UpdatePatientParamsXPurposeOfUse enum.
+func (e UpdatePatientParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case UpdatePatientParamsXPurposeOfUseETREAT:
+		return true
+	case UpdatePatientParamsXPurposeOfUseHOPERAT:
+		return true
+	case UpdatePatientParamsXPurposeOfUseHPAYMT:
+		return true
+	case UpdatePatientParamsXPurposeOfUsePATRQT:
+		return true
+	case UpdatePatientParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UpdatePatientParamsXAccessReason.
+const (
+	UpdatePatientParamsXAccessReasonConsentUnreachable UpdatePatientParamsXAccessReason = "consent_unreachable"
+	UpdatePatientParamsXAccessReasonEmergencyTreatment UpdatePatientParamsXAccessReason = "emergency_treatment"
+	UpdatePatientParamsXAccessReasonOnCallCover        UpdatePatientParamsXAccessReason = "on_call_cover"
+	UpdatePatientParamsXAccessReasonOther              UpdatePatientParamsXAccessReason = "other"
+	UpdatePatientParamsXAccessReasonPatientUnconscious UpdatePatientParamsXAccessReason = "patient_unconscious"
+	UpdatePatientParamsXAccessReasonSystemOutage       UpdatePatientParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the UpdatePatientParamsXAccessReason enum.
+func (e UpdatePatientParamsXAccessReason) Valid() bool {
+	switch e {
+	case UpdatePatientParamsXAccessReasonConsentUnreachable:
+		return true
+	case UpdatePatientParamsXAccessReasonEmergencyTreatment:
+		return true
+	case UpdatePatientParamsXAccessReasonOnCallCover:
+		return true
+	case UpdatePatientParamsXAccessReasonOther:
+		return true
+	case UpdatePatientParamsXAccessReasonPatientUnconscious:
+		return true
+	case UpdatePatientParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListAccessesParamsXPurposeOfUse.
 const (
 	ListAccessesParamsXPurposeOfUseETREAT  ListAccessesParamsXPurposeOfUse = "ETREAT"
@@ -1875,6 +2232,63 @@ func (e AmendDisclosureParamsXAccessReason) Valid() bool {
 	}
 }
 
+// Defines values for RestorePatientParamsXPurposeOfUse.
+const (
+	RestorePatientParamsXPurposeOfUseETREAT  RestorePatientParamsXPurposeOfUse = "ETREAT"
+	RestorePatientParamsXPurposeOfUseHOPERAT RestorePatientParamsXPurposeOfUse = "HOPERAT"
+	RestorePatientParamsXPurposeOfUseHPAYMT  RestorePatientParamsXPurposeOfUse = "HPAYMT"
+	RestorePatientParamsXPurposeOfUsePATRQT  RestorePatientParamsXPurposeOfUse = "PATRQT"
+	RestorePatientParamsXPurposeOfUseTREAT   RestorePatientParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the RestorePatientParamsXPurposeOfUse enum.
+func (e RestorePatientParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case RestorePatientParamsXPurposeOfUseETREAT:
+		return true
+	case RestorePatientParamsXPurposeOfUseHOPERAT:
+		return true
+	case RestorePatientParamsXPurposeOfUseHPAYMT:
+		return true
+	case RestorePatientParamsXPurposeOfUsePATRQT:
+		return true
+	case RestorePatientParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RestorePatientParamsXAccessReason.
+const (
+	RestorePatientParamsXAccessReasonConsentUnreachable RestorePatientParamsXAccessReason = "consent_unreachable"
+	RestorePatientParamsXAccessReasonEmergencyTreatment RestorePatientParamsXAccessReason = "emergency_treatment"
+	RestorePatientParamsXAccessReasonOnCallCover        RestorePatientParamsXAccessReason = "on_call_cover"
+	RestorePatientParamsXAccessReasonOther              RestorePatientParamsXAccessReason = "other"
+	RestorePatientParamsXAccessReasonPatientUnconscious RestorePatientParamsXAccessReason = "patient_unconscious"
+	RestorePatientParamsXAccessReasonSystemOutage       RestorePatientParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the RestorePatientParamsXAccessReason enum.
+func (e RestorePatientParamsXAccessReason) Valid() bool {
+	switch e {
+	case RestorePatientParamsXAccessReasonConsentUnreachable:
+		return true
+	case RestorePatientParamsXAccessReasonEmergencyTreatment:
+		return true
+	case RestorePatientParamsXAccessReasonOnCallCover:
+		return true
+	case RestorePatientParamsXAccessReasonOther:
+		return true
+	case RestorePatientParamsXAccessReasonPatientUnconscious:
+		return true
+	case RestorePatientParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ReadPatientParamsXPurposeOfUse.
 const (
 	ReadPatientParamsXPurposeOfUseETREAT  ReadPatientParamsXPurposeOfUse = "ETREAT"
@@ -2099,6 +2513,33 @@ type AddTreatmentInputBody struct {
 	To time.Time `json:"to"`
 }
 
+// AddressFull defines model for AddressFull.
+type AddressFull struct {
+	City       *string   `json:"city,omitempty"`
+	Country    *string   `json:"country,omitempty"`
+	Line       *[]string `json:"line,omitempty"`
+	PostalCode *string   `json:"postal_code,omitempty"`
+	State      *string   `json:"state,omitempty"`
+}
+
+// AddressWrite defines model for AddressWrite.
+type AddressWrite struct {
+	// City Examples: Springfield
+	City *string `json:"city,omitempty"`
+
+	// Country Examples: US
+	Country *string `json:"country,omitempty"`
+
+	// Line Examples: ["1 Main Street"]
+	Line *[]string `json:"line,omitempty"`
+
+	// PostalCode Examples: 62701
+	PostalCode *string `json:"postal_code,omitempty"`
+
+	// State Examples: IL
+	State *string `json:"state,omitempty"`
+}
+
 // AmendmentBody defines model for AmendmentBody.
 type AmendmentBody struct {
 	Correction *DisclosureBody `json:"correction,omitempty"`
@@ -2144,9 +2585,11 @@ type AuditEvent struct {
 
 // AuditFields defines model for AuditFields.
 type AuditFields struct {
-	Clear  []string `json:"clear"`
-	Hidden []string `json:"hidden"`
-	Masked []string `json:"masked"`
+	// Changed What was written, by name: never a value.
+	Changed *[]string `json:"changed,omitempty"`
+	Clear   []string  `json:"clear"`
+	Hidden  []string  `json:"hidden"`
+	Masked  []string  `json:"masked"`
 }
 
 // CheckpointBody defines model for CheckpointBody.
@@ -2258,11 +2701,25 @@ type EnvelopeListAccess struct {
 	Page *Paging  `json:"page,omitempty"`
 }
 
+// EnvelopeListFoundPatient defines model for EnvelopeListFoundPatient.
+type EnvelopeListFoundPatient struct {
+	Data []FoundPatient `json:"data"`
+	Meta Meta           `json:"meta"`
+	Page *Paging        `json:"page,omitempty"`
+}
+
 // EnvelopeListGrantBody defines model for EnvelopeListGrantBody.
 type EnvelopeListGrantBody struct {
 	Data []GrantBody `json:"data"`
 	Meta Meta        `json:"meta"`
 	Page *Paging     `json:"page,omitempty"`
+}
+
+// EnvelopeListListedPatient defines model for EnvelopeListListedPatient.
+type EnvelopeListListedPatient struct {
+	Data []ListedPatient `json:"data"`
+	Meta Meta            `json:"meta"`
+	Page *Paging         `json:"page,omitempty"`
 }
 
 // EnvelopeListTrailRow defines model for EnvelopeListTrailRow.
@@ -2277,6 +2734,13 @@ type EnvelopeListTreatmentBody struct {
 	Data []TreatmentBody `json:"data"`
 	Meta Meta            `json:"meta"`
 	Page *Paging         `json:"page,omitempty"`
+}
+
+// EnvelopePatientFull defines model for EnvelopePatientFull.
+type EnvelopePatientFull struct {
+	Data PatientFull `json:"data"`
+	Meta Meta        `json:"meta"`
+	Page *Paging     `json:"page,omitempty"`
 }
 
 // EnvelopeProofBody defines model for EnvelopeProofBody.
@@ -2304,6 +2768,14 @@ type EnvelopeWholeBody struct {
 type FieldError struct {
 	Pointer string `json:"pointer"`
 	Reason  string `json:"reason"`
+}
+
+// FoundPatient defines model for FoundPatient.
+type FoundPatient struct {
+	// Dob As the caller may see it.
+	Dob  *string   `json:"dob,omitempty"`
+	Id   string    `json:"id"`
+	Name *NameFull `json:"name,omitempty"`
 }
 
 // GlassReviewBody defines model for GlassReviewBody.
@@ -2364,14 +2836,64 @@ type GrantBody struct {
 // Examples: patient_unconscious
 type GrantBodyReasonCode string
 
+// InsuranceFull defines model for InsuranceFull.
+type InsuranceFull struct {
+	MemberId *string `json:"member_id,omitempty"`
+	Payer    *string `json:"payer,omitempty"`
+}
+
+// InsuranceWrite defines model for InsuranceWrite.
+type InsuranceWrite struct {
+	// MemberId Examples: CHP-112233
+	MemberId *string `json:"member_id,omitempty"`
+
+	// Payer Examples: County Health Plan
+	Payer *string `json:"payer,omitempty"`
+}
+
+// ListedPatient defines model for ListedPatient.
+type ListedPatient struct {
+	Id   string    `json:"id"`
+	Name *NameFull `json:"name,omitempty"`
+}
+
 // Meta defines model for Meta.
 type Meta struct {
 	// AuditEventId The audit entry of this answer; Audit-Event-Id says the same.
 	AuditEventId openapi_types.UUID `json:"audit_event_id"`
 
+	// Integrity suspect: what is stored does not match what was written; an alarm was raised. Absent when all is well.
+	Integrity *MetaIntegrity `json:"integrity,omitempty"`
+
 	// RequestId Names this request; X-Request-Id says the same.
 	RequestId openapi_types.UUID `json:"request_id"`
 	View      *View              `json:"view,omitempty"`
+}
+
+// MetaIntegrity suspect: what is stored does not match what was written; an alarm was raised. Absent when all is well.
+type MetaIntegrity string
+
+// NameFull defines model for NameFull.
+type NameFull struct {
+	Family *string   `json:"family,omitempty"`
+	Given  *[]string `json:"given,omitempty"`
+	Text   *string   `json:"text,omitempty"`
+}
+
+// NameWrite defines model for NameWrite.
+type NameWrite struct {
+	// Family Examples: Smith
+	Family *string `json:"family,omitempty"`
+
+	// Given In order.
+	//
+	// Examples: ["Alice"]
+	Given *[]string `json:"given,omitempty"`
+
+	// Text As a person would write it; made of the parts unless it is sent.
+	//
+	// Examples: Alice Smith
+	Text *string `json:"text,omitempty"`
 }
 
 // OpenGlassBody defines model for OpenGlassBody.
@@ -2425,6 +2947,92 @@ type PatientBody struct {
 
 	// Ssn Examples: ***-**-6789
 	Ssn string `json:"ssn"`
+}
+
+// PatientFull defines model for PatientFull.
+type PatientFull struct {
+	Address *AddressFull `json:"address,omitempty"`
+
+	// CreatedAt Not in the answer that creates.
+	CreatedAt  *time.Time `json:"created_at,omitempty"`
+	DeceasedAt *string    `json:"deceased_at,omitempty"`
+
+	// Deleted Seen by an admin of the practice only, who can restore them.
+	Deleted   *bool   `json:"deleted,omitempty"`
+	Diagnosis *string `json:"diagnosis,omitempty"`
+
+	// Dob Masked it keeps its day: ****-**-15.
+	Dob   *string `json:"dob,omitempty"`
+	Email *string `json:"email,omitempty"`
+
+	// Id Examples: 01977f3e-5c00-7000-8000-000000000001
+	Id        string         `json:"id"`
+	Insurance *InsuranceFull `json:"insurance,omitempty"`
+	Mrn       *string        `json:"mrn,omitempty"`
+	Name      *NameFull      `json:"name,omitempty"`
+	Phone     *string        `json:"phone,omitempty"`
+
+	// PracticeId Examples: practice-1
+	PracticeId  string  `json:"practice_id"`
+	Sensitivity *string `json:"sensitivity,omitempty"`
+	Sex         *string `json:"sex,omitempty"`
+
+	// Ssn Masked it keeps its last four digits: ***-**-6789.
+	Ssn *string `json:"ssn,omitempty"`
+
+	// UpdatedAt For callers from whom nothing is hidden.
+	UpdatedAt *time.Time `json:"updated_at,omitempty"`
+
+	// Version For callers from whom nothing is hidden: it counts every change.
+	Version *int64 `json:"version,omitempty"`
+}
+
+// PatientWrite defines model for PatientWrite.
+type PatientWrite struct {
+	Address *AddressWrite `json:"address,omitempty"`
+
+	// DeceasedAt A date, a time with its zone, or true when only the fact is known.
+	//
+	// Examples: 2026-01-31
+	DeceasedAt *string `json:"deceased_at,omitempty"`
+
+	// Diagnosis The diagnosis line.
+	//
+	// Examples: Type 2 diabetes
+	Diagnosis *string `json:"diagnosis,omitempty"`
+
+	// Dob YYYY, YYYY-MM or YYYY-MM-DD.
+	//
+	// Examples: 1985-06-15
+	Dob *string `json:"dob,omitempty"`
+
+	// Email Examples: alice@example.org
+	Email     *string         `json:"email,omitempty"`
+	Insurance *InsuranceWrite `json:"insurance,omitempty"`
+
+	// Mrn The practice's own number for the patient.
+	//
+	// Examples: MRN-0042
+	Mrn  *string    `json:"mrn,omitempty"`
+	Name *NameWrite `json:"name,omitempty"`
+
+	// Phone Examples: +1 555 0100
+	Phone *string `json:"phone,omitempty"`
+
+	// Sensitivity normal or restricted.
+	//
+	// Examples: normal
+	Sensitivity *string `json:"sensitivity,omitempty"`
+
+	// Sex male, female, other or unknown.
+	//
+	// Examples: female
+	Sex *string `json:"sex,omitempty"`
+
+	// Ssn ddd-dd-dddd.
+	//
+	// Examples: 123-45-6789
+	Ssn *string `json:"ssn,omitempty"`
 }
 
 // PeriodBody defines model for PeriodBody.
@@ -2556,6 +3164,26 @@ type ReviewGlassInputBody struct {
 
 // ReviewGlassInputBodyVerdict defines model for ReviewGlassInputBody.Verdict.
 type ReviewGlassInputBodyVerdict string
+
+// SearchBody defines model for SearchBody.
+type SearchBody struct {
+	// Dob With family: a whole date, YYYY-MM-DD.
+	//
+	// Examples: 1985-06-15
+	Dob   *string `json:"dob,omitempty"`
+	Email *string `json:"email,omitempty"`
+
+	// Family With dob.
+	//
+	// Examples: Smith
+	Family *string `json:"family,omitempty"`
+
+	// MemberId Of the insurance.
+	MemberId *string `json:"member_id,omitempty"`
+	Mrn      *string `json:"mrn,omitempty"`
+	Phone    *string `json:"phone,omitempty"`
+	Ssn      *string `json:"ssn,omitempty"`
+}
 
 // SuspensionBody defines model for SuspensionBody.
 type SuspensionBody struct {
@@ -3148,6 +3776,147 @@ type ReviewBreakGlassParamsXPurposeOfUse string
 // ReviewBreakGlassParamsXAccessReason defines parameters for ReviewBreakGlass.
 type ReviewBreakGlassParamsXAccessReason string
 
+// ListPatientsParams defines parameters for ListPatients.
+type ListPatientsParams struct {
+	// Limit How many items at most.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor page.next of the page before. Everything else must be asked as it was then, but for the limit.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *ListPatientsParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ListPatientsParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// ListPatientsParamsXPurposeOfUse defines parameters for ListPatients.
+type ListPatientsParamsXPurposeOfUse string
+
+// ListPatientsParamsXAccessReason defines parameters for ListPatients.
+type ListPatientsParamsXAccessReason string
+
+// CreatePatientParams defines parameters for CreatePatient.
+type CreatePatientParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *CreatePatientParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *CreatePatientParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+
+	// IdempotencyKey 1 to 255 visible ASCII characters of your choice. The same request with the same key within 24 hours gets what the first one made; another request with it is a conflict.
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// CreatePatientParamsXPurposeOfUse defines parameters for CreatePatient.
+type CreatePatientParamsXPurposeOfUse string
+
+// CreatePatientParamsXAccessReason defines parameters for CreatePatient.
+type CreatePatientParamsXAccessReason string
+
+// SearchPatientsParams defines parameters for SearchPatients.
+type SearchPatientsParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *SearchPatientsParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *SearchPatientsParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// SearchPatientsParamsXPurposeOfUse defines parameters for SearchPatients.
+type SearchPatientsParamsXPurposeOfUse string
+
+// SearchPatientsParamsXAccessReason defines parameters for SearchPatients.
+type SearchPatientsParamsXAccessReason string
+
+// DeletePatientParams defines parameters for DeletePatient.
+type DeletePatientParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *DeletePatientParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *DeletePatientParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+
+	// IfMatch The ETag of what you read. Needed: without it a change could undo another's. One strong tag, no list and no *.
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// DeletePatientParamsXPurposeOfUse defines parameters for DeletePatient.
+type DeletePatientParamsXPurposeOfUse string
+
+// DeletePatientParamsXAccessReason defines parameters for DeletePatient.
+type DeletePatientParamsXAccessReason string
+
+// GetPatientParams defines parameters for GetPatient.
+type GetPatientParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *GetPatientParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *GetPatientParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// GetPatientParamsXPurposeOfUse defines parameters for GetPatient.
+type GetPatientParamsXPurposeOfUse string
+
+// GetPatientParamsXAccessReason defines parameters for GetPatient.
+type GetPatientParamsXAccessReason string
+
+// UpdatePatientParams defines parameters for UpdatePatient.
+type UpdatePatientParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *UpdatePatientParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *UpdatePatientParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+
+	// IfMatch The ETag of what you read. Needed: without it a change could undo another's. One strong tag, no list and no *.
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// UpdatePatientParamsXPurposeOfUse defines parameters for UpdatePatient.
+type UpdatePatientParamsXPurposeOfUse string
+
+// UpdatePatientParamsXAccessReason defines parameters for UpdatePatient.
+type UpdatePatientParamsXAccessReason string
+
 // ListAccessesParams defines parameters for ListAccesses.
 type ListAccessesParams struct {
 	// Limit How many items at most.
@@ -3292,6 +4061,27 @@ type AmendDisclosureParamsXPurposeOfUse string
 // AmendDisclosureParamsXAccessReason defines parameters for AmendDisclosure.
 type AmendDisclosureParamsXAccessReason string
 
+// RestorePatientParams defines parameters for RestorePatient.
+type RestorePatientParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *RestorePatientParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *RestorePatientParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// RestorePatientParamsXPurposeOfUse defines parameters for RestorePatient.
+type RestorePatientParamsXPurposeOfUse string
+
+// RestorePatientParamsXAccessReason defines parameters for RestorePatient.
+type RestorePatientParamsXAccessReason string
+
 // ReadPatientParams defines parameters for ReadPatient.
 type ReadPatientParams struct {
 	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
@@ -3348,6 +4138,15 @@ type OpenBreakGlassJSONRequestBody = OpenGlassBody
 
 // ReviewBreakGlassJSONRequestBody defines body for ReviewBreakGlass for application/json ContentType.
 type ReviewBreakGlassJSONRequestBody = ReviewGlassInputBody
+
+// CreatePatientJSONRequestBody defines body for CreatePatient for application/json ContentType.
+type CreatePatientJSONRequestBody = PatientWrite
+
+// SearchPatientsJSONRequestBody defines body for SearchPatients for application/json ContentType.
+type SearchPatientsJSONRequestBody = SearchBody
+
+// UpdatePatientApplicationMergePatchPlusJSONRequestBody defines body for UpdatePatient for application/merge-patch+json ContentType.
+type UpdatePatientApplicationMergePatchPlusJSONRequestBody = PatientWrite
 
 // RecordDisclosureJSONRequestBody defines body for RecordDisclosure for application/json ContentType.
 type RecordDisclosureJSONRequestBody = RecordedBody
@@ -3578,6 +4377,81 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/break-glass/{grant}/review (the `ReviewBreakGlass` operationId).
 	ReviewBreakGlass(ctx context.Context, grant openapi_types.UUID, params *ReviewBreakGlassParams, body ReviewBreakGlassJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListPatients List the practice's patients
+	//
+	// Ids and names, as the caller may see them, in the order of the ids, which tells nothing. For a nurse, clinician or admin with a second factor. Each patient shown leaves an audit entry of their own.
+	//
+	// Corresponds with GET /api/v1/patients (the `ListPatients` operationId).
+	ListPatients(ctx context.Context, params *ListPatientsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreatePatientWithBody Create a patient
+	//
+	// Makes a patient of the caller's practice. The id is ours. For a clinician or admin with a second factor. With an Idempotency-Key the same request can be sent again after whatever went wrong: it makes nothing twice, and its answer is made anew.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/patients (the `CreatePatient` operationId).
+	CreatePatientWithBody(ctx context.Context, params *CreatePatientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreatePatient Create a patient
+	//
+	// Makes a patient of the caller's practice. The id is ours. For a clinician or admin with a second factor. With an Idempotency-Key the same request can be sent again after whatever went wrong: it makes nothing twice, and its answer is made anew.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/patients (the `CreatePatient` operationId).
+	CreatePatient(ctx context.Context, params *CreatePatientParams, body CreatePatientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SearchPatientsWithBody Search for a patient
+	//
+	// An exact search in the caller's practice by one of mrn, ssn, phone, email and member_id, or by family and dob together. Case, accents and punctuation make no difference. In the body, because URLs reach logs; what is searched for is recorded nowhere. Only what the caller may see in clear can be searched by: a nurse does not search by ssn or member_id. At most 50 are shown.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/patients/search (the `SearchPatients` operationId).
+	SearchPatientsWithBody(ctx context.Context, params *SearchPatientsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SearchPatients Search for a patient
+	//
+	// An exact search in the caller's practice by one of mrn, ssn, phone, email and member_id, or by family and dob together. Case, accents and punctuation make no difference. In the body, because URLs reach logs; what is searched for is recorded nowhere. Only what the caller may see in clear can be searched by: a nurse does not search by ssn or member_id. At most 50 are shown.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/patients/search (the `SearchPatients` operationId).
+	SearchPatients(ctx context.Context, params *SearchPatientsParams, body SearchPatientsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeletePatient Delete a patient
+	//
+	// Takes them out of sight of everybody but an admin of the practice, who can restore them for thirty days. For an admin with a second factor.
+	//
+	// Corresponds with DELETE /api/v1/patients/{id} (the `DeletePatient` operationId).
+	DeletePatient(ctx context.Context, id string, params *DeletePatientParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPatient Read a patient, all of them that the caller may see
+	//
+	// A masked field carries its mask; a hidden field, and one without a value, is absent: meta.view tells which are masked and hidden. Version and updated_at are there for callers from whom nothing is hidden. A deleted patient is found by an admin of the practice with a second factor only.
+	//
+	// Corresponds with GET /api/v1/patients/{id} (the `GetPatient` operationId).
+	GetPatient(ctx context.Context, id string, params *GetPatientParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdatePatientWithBody Change a patient
+	//
+	// A JSON merge patch (RFC 7386): fields that are sent take the place of what is there, null takes a field away, whatever is not sent stays as it is, seen or not. Send application/merge-patch+json, or application/json. A nurse may write address, phone and email; a clinician all but ssn and mrn; an admin all. A mask that comes back as a value is refused: leave out what you do not see.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/v1/patients/{id} (the `UpdatePatient` operationId).
+	UpdatePatientWithBody(ctx context.Context, id string, params *UpdatePatientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdatePatientWithApplicationMergePatchPlusJSONBody Change a patient
+	//
+	// A JSON merge patch (RFC 7386): fields that are sent take the place of what is there, null takes a field away, whatever is not sent stays as it is, seen or not. Send application/merge-patch+json, or application/json. A nurse may write address, phone and email; a clinician all but ssn and mrn; an admin all. A mask that comes back as a value is refused: leave out what you do not see.
+	//
+	// Takes a body of the `application/merge-patch+json` content type.
+	//
+	// Corresponds with PATCH /api/v1/patients/{id} (the `UpdatePatient` operationId).
+	UpdatePatientWithApplicationMergePatchPlusJSONBody(ctx context.Context, id string, params *UpdatePatientParams, body UpdatePatientApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAccesses Read who used a patient's record
 	//
 	// The patient's own view: who did what with their record, newest first, refusals too. For the patient themselves, and for the officer and the admin (with a second factor) of their practice. Reading it is itself an access and leaves an entry.
@@ -3641,6 +4515,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/patients/{id}/disclosures/{disclosure}/amendments (the `AmendDisclosure` operationId).
 	AmendDisclosure(ctx context.Context, id string, disclosure openapi_types.UUID, params *AmendDisclosureParams, body AmendDisclosureJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RestorePatient Restore a deleted patient
+	//
+	// Undoes a deletion of the last thirty days. For an admin with a second factor.
+	//
+	// Corresponds with POST /api/v1/patients/{id}/restore (the `RestorePatient` operationId).
+	RestorePatient(ctx context.Context, id string, params *RestorePatientParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReadPatient Read a patient
 	//
@@ -3996,6 +4877,171 @@ func (c *Client) ReviewBreakGlass(ctx context.Context, grant openapi_types.UUID,
 	return c.Client.Do(req)
 }
 
+// ListPatients List the practice's patients
+//
+// Ids and names, as the caller may see them, in the order of the ids, which tells nothing. For a nurse, clinician or admin with a second factor. Each patient shown leaves an audit entry of their own.
+//
+// Corresponds with GET /api/v1/patients (the `ListPatients` operationId).
+func (c *Client) ListPatients(ctx context.Context, params *ListPatientsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPatientsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreatePatientWithBody Create a patient
+//
+// Makes a patient of the caller's practice. The id is ours. For a clinician or admin with a second factor. With an Idempotency-Key the same request can be sent again after whatever went wrong: it makes nothing twice, and its answer is made anew.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/patients (the `CreatePatient` operationId).
+func (c *Client) CreatePatientWithBody(ctx context.Context, params *CreatePatientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePatientRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreatePatient Create a patient
+//
+// Makes a patient of the caller's practice. The id is ours. For a clinician or admin with a second factor. With an Idempotency-Key the same request can be sent again after whatever went wrong: it makes nothing twice, and its answer is made anew.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/patients (the `CreatePatient` operationId).
+func (c *Client) CreatePatient(ctx context.Context, params *CreatePatientParams, body CreatePatientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreatePatientRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SearchPatientsWithBody Search for a patient
+//
+// An exact search in the caller's practice by one of mrn, ssn, phone, email and member_id, or by family and dob together. Case, accents and punctuation make no difference. In the body, because URLs reach logs; what is searched for is recorded nowhere. Only what the caller may see in clear can be searched by: a nurse does not search by ssn or member_id. At most 50 are shown.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/patients/search (the `SearchPatients` operationId).
+func (c *Client) SearchPatientsWithBody(ctx context.Context, params *SearchPatientsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSearchPatientsRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SearchPatients Search for a patient
+//
+// An exact search in the caller's practice by one of mrn, ssn, phone, email and member_id, or by family and dob together. Case, accents and punctuation make no difference. In the body, because URLs reach logs; what is searched for is recorded nowhere. Only what the caller may see in clear can be searched by: a nurse does not search by ssn or member_id. At most 50 are shown.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/patients/search (the `SearchPatients` operationId).
+func (c *Client) SearchPatients(ctx context.Context, params *SearchPatientsParams, body SearchPatientsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSearchPatientsRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeletePatient Delete a patient
+//
+// Takes them out of sight of everybody but an admin of the practice, who can restore them for thirty days. For an admin with a second factor.
+//
+// Corresponds with DELETE /api/v1/patients/{id} (the `DeletePatient` operationId).
+func (c *Client) DeletePatient(ctx context.Context, id string, params *DeletePatientParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeletePatientRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPatient Read a patient, all of them that the caller may see
+//
+// A masked field carries its mask; a hidden field, and one without a value, is absent: meta.view tells which are masked and hidden. Version and updated_at are there for callers from whom nothing is hidden. A deleted patient is found by an admin of the practice with a second factor only.
+//
+// Corresponds with GET /api/v1/patients/{id} (the `GetPatient` operationId).
+func (c *Client) GetPatient(ctx context.Context, id string, params *GetPatientParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPatientRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdatePatientWithBody Change a patient
+//
+// A JSON merge patch (RFC 7386): fields that are sent take the place of what is there, null takes a field away, whatever is not sent stays as it is, seen or not. Send application/merge-patch+json, or application/json. A nurse may write address, phone and email; a clinician all but ssn and mrn; an admin all. A mask that comes back as a value is refused: leave out what you do not see.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/v1/patients/{id} (the `UpdatePatient` operationId).
+func (c *Client) UpdatePatientWithBody(ctx context.Context, id string, params *UpdatePatientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdatePatientRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdatePatientWithApplicationMergePatchPlusJSONBody Change a patient
+//
+// A JSON merge patch (RFC 7386): fields that are sent take the place of what is there, null takes a field away, whatever is not sent stays as it is, seen or not. Send application/merge-patch+json, or application/json. A nurse may write address, phone and email; a clinician all but ssn and mrn; an admin all. A mask that comes back as a value is refused: leave out what you do not see.
+//
+// Takes a body of the `application/merge-patch+json` content type.
+//
+// Corresponds with PATCH /api/v1/patients/{id} (the `UpdatePatient` operationId).
+func (c *Client) UpdatePatientWithApplicationMergePatchPlusJSONBody(ctx context.Context, id string, params *UpdatePatientParams, body UpdatePatientApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdatePatientRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListAccesses Read who used a patient's record
 //
 // The patient's own view: who did what with their record, newest first, refusals too. For the patient themselves, and for the officer and the admin (with a second factor) of their practice. Reading it is itself an access and leaves an entry.
@@ -4130,6 +5176,23 @@ func (c *Client) AmendDisclosureWithBody(ctx context.Context, id string, disclos
 // Corresponds with POST /api/v1/patients/{id}/disclosures/{disclosure}/amendments (the `AmendDisclosure` operationId).
 func (c *Client) AmendDisclosure(ctx context.Context, id string, disclosure openapi_types.UUID, params *AmendDisclosureParams, body AmendDisclosureJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAmendDisclosureRequest(c.Server, id, disclosure, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RestorePatient Restore a deleted patient
+//
+// Undoes a deletion of the last thirty days. For an admin with a second factor.
+//
+// Corresponds with POST /api/v1/patients/{id}/restore (the `RestorePatient` operationId).
+func (c *Client) RestorePatient(ctx context.Context, id string, params *RestorePatientParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestorePatientRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5833,6 +6896,588 @@ func NewReviewBreakGlassRequestWithBody(server string, grant openapi_types.UUID,
 	return req, nil
 }
 
+// NewListPatientsRequest constructs an http.Request for the ListPatients method
+func NewListPatientsRequest(server string, params *ListPatientsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCreatePatientRequest calls the generic CreatePatient builder with application/json body
+func NewCreatePatientRequest(server string, params *CreatePatientParams, body CreatePatientJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreatePatientRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreatePatientRequestWithBody constructs an http.Request for the CreatePatient method, with any body, and a specified content type
+func NewCreatePatientRequestWithBody(server string, params *CreatePatientParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam4 string
+
+			headerParam4, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam4)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewSearchPatientsRequest calls the generic SearchPatients builder with application/json body
+func NewSearchPatientsRequest(server string, params *SearchPatientsParams, body SearchPatientsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSearchPatientsRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewSearchPatientsRequestWithBody constructs an http.Request for the SearchPatients method, with any body, and a specified content type
+func NewSearchPatientsRequestWithBody(server string, params *SearchPatientsParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/search")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeletePatientRequest constructs an http.Request for the DeletePatient method
+func NewDeletePatientRequest(server string, id string, params *DeletePatientParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam4 string
+
+			headerParam4, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam4)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetPatientRequest constructs an http.Request for the GetPatient method
+func NewGetPatientRequest(server string, id string, params *GetPatientParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewUpdatePatientRequestWithApplicationMergePatchPlusJSONBody calls the generic UpdatePatient builder with application/merge-patch+json body
+func NewUpdatePatientRequestWithApplicationMergePatchPlusJSONBody(server string, id string, params *UpdatePatientParams, body UpdatePatientApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdatePatientRequestWithBody(server, id, params, "application/merge-patch+json", bodyReader)
+}
+
+// NewUpdatePatientRequestWithBody constructs an http.Request for the UpdatePatient method, with any body, and a specified content type
+func NewUpdatePatientRequestWithBody(server string, id string, params *UpdatePatientParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam4 string
+
+			headerParam4, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam4)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListAccessesRequest constructs an http.Request for the ListAccesses method
 func NewListAccessesRequest(server string, id string, params *ListAccessesParams) (*http.Request, error) {
 	var err error
@@ -6475,6 +8120,88 @@ func NewAmendDisclosureRequestWithBody(server string, id string, disclosure open
 	return req, nil
 }
 
+// NewRestorePatientRequest constructs an http.Request for the RestorePatient method
+func NewRestorePatientRequest(server string, id string, params *RestorePatientParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/%s/restore", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewReadPatientRequest constructs an http.Request for the ReadPatient method
 func NewReadPatientRequest(server string, id string, params *ReadPatientParams) (*http.Request, error) {
 	var err error
@@ -6881,6 +8608,87 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/break-glass/{grant}/review (the `ReviewBreakGlass` operationId).
 	ReviewBreakGlassWithResponse(ctx context.Context, grant openapi_types.UUID, params *ReviewBreakGlassParams, body ReviewBreakGlassJSONRequestBody, reqEditors ...RequestEditorFn) (*ReviewBreakGlassResponse, error)
 
+	// ListPatientsWithResponse List the practice's patients
+	//
+	// Ids and names, as the caller may see them, in the order of the ids, which tells nothing. For a nurse, clinician or admin with a second factor. Each patient shown leaves an audit entry of their own.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/patients (the `ListPatients` operationId).
+	ListPatientsWithResponse(ctx context.Context, params *ListPatientsParams, reqEditors ...RequestEditorFn) (*ListPatientsResponse, error)
+
+	// CreatePatientWithBodyWithResponse Create a patient
+	//
+	// Makes a patient of the caller's practice. The id is ours. For a clinician or admin with a second factor. With an Idempotency-Key the same request can be sent again after whatever went wrong: it makes nothing twice, and its answer is made anew.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/patients (the `CreatePatient` operationId).
+	CreatePatientWithBodyWithResponse(ctx context.Context, params *CreatePatientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreatePatientResponse, error)
+
+	// CreatePatientWithResponse Create a patient
+	//
+	// Makes a patient of the caller's practice. The id is ours. For a clinician or admin with a second factor. With an Idempotency-Key the same request can be sent again after whatever went wrong: it makes nothing twice, and its answer is made anew.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/patients (the `CreatePatient` operationId).
+	CreatePatientWithResponse(ctx context.Context, params *CreatePatientParams, body CreatePatientJSONRequestBody, reqEditors ...RequestEditorFn) (*CreatePatientResponse, error)
+
+	// SearchPatientsWithBodyWithResponse Search for a patient
+	//
+	// An exact search in the caller's practice by one of mrn, ssn, phone, email and member_id, or by family and dob together. Case, accents and punctuation make no difference. In the body, because URLs reach logs; what is searched for is recorded nowhere. Only what the caller may see in clear can be searched by: a nurse does not search by ssn or member_id. At most 50 are shown.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/patients/search (the `SearchPatients` operationId).
+	SearchPatientsWithBodyWithResponse(ctx context.Context, params *SearchPatientsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SearchPatientsResponse, error)
+
+	// SearchPatientsWithResponse Search for a patient
+	//
+	// An exact search in the caller's practice by one of mrn, ssn, phone, email and member_id, or by family and dob together. Case, accents and punctuation make no difference. In the body, because URLs reach logs; what is searched for is recorded nowhere. Only what the caller may see in clear can be searched by: a nurse does not search by ssn or member_id. At most 50 are shown.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/patients/search (the `SearchPatients` operationId).
+	SearchPatientsWithResponse(ctx context.Context, params *SearchPatientsParams, body SearchPatientsJSONRequestBody, reqEditors ...RequestEditorFn) (*SearchPatientsResponse, error)
+
+	// DeletePatientWithResponse Delete a patient
+	//
+	// Takes them out of sight of everybody but an admin of the practice, who can restore them for thirty days. For an admin with a second factor.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/patients/{id} (the `DeletePatient` operationId).
+	DeletePatientWithResponse(ctx context.Context, id string, params *DeletePatientParams, reqEditors ...RequestEditorFn) (*DeletePatientResponse, error)
+
+	// GetPatientWithResponse Read a patient, all of them that the caller may see
+	//
+	// A masked field carries its mask; a hidden field, and one without a value, is absent: meta.view tells which are masked and hidden. Version and updated_at are there for callers from whom nothing is hidden. A deleted patient is found by an admin of the practice with a second factor only.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/patients/{id} (the `GetPatient` operationId).
+	GetPatientWithResponse(ctx context.Context, id string, params *GetPatientParams, reqEditors ...RequestEditorFn) (*GetPatientResponse, error)
+
+	// UpdatePatientWithBodyWithResponse Change a patient
+	//
+	// A JSON merge patch (RFC 7386): fields that are sent take the place of what is there, null takes a field away, whatever is not sent stays as it is, seen or not. Send application/merge-patch+json, or application/json. A nurse may write address, phone and email; a clinician all but ssn and mrn; an admin all. A mask that comes back as a value is refused: leave out what you do not see.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/v1/patients/{id} (the `UpdatePatient` operationId).
+	UpdatePatientWithBodyWithResponse(ctx context.Context, id string, params *UpdatePatientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdatePatientResponse, error)
+
+	// UpdatePatientWithApplicationMergePatchPlusJSONBodyWithResponse Change a patient
+	//
+	// A JSON merge patch (RFC 7386): fields that are sent take the place of what is there, null takes a field away, whatever is not sent stays as it is, seen or not. Send application/merge-patch+json, or application/json. A nurse may write address, phone and email; a clinician all but ssn and mrn; an admin all. A mask that comes back as a value is refused: leave out what you do not see.
+	//
+	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/v1/patients/{id} (the `UpdatePatient` operationId).
+	UpdatePatientWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id string, params *UpdatePatientParams, body UpdatePatientApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdatePatientResponse, error)
+
 	// ListAccessesWithResponse Read who used a patient's record
 	//
 	// The patient's own view: who did what with their record, newest first, refusals too. For the patient themselves, and for the officer and the admin (with a second factor) of their practice. Reading it is itself an access and leaves an entry.
@@ -6952,6 +8760,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/patients/{id}/disclosures/{disclosure}/amendments (the `AmendDisclosure` operationId).
 	AmendDisclosureWithResponse(ctx context.Context, id string, disclosure openapi_types.UUID, params *AmendDisclosureParams, body AmendDisclosureJSONRequestBody, reqEditors ...RequestEditorFn) (*AmendDisclosureResponse, error)
+
+	// RestorePatientWithResponse Restore a deleted patient
+	//
+	// Undoes a deletion of the last thirty days. For an admin with a second factor.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/patients/{id}/restore (the `RestorePatient` operationId).
+	RestorePatientWithResponse(ctx context.Context, id string, params *RestorePatientParams, reqEditors ...RequestEditorFn) (*RestorePatientResponse, error)
 
 	// ReadPatientWithResponse Read a patient
 	//
@@ -7815,6 +9632,339 @@ func (r ReviewBreakGlassResponse) ContentType() string {
 	return ""
 }
 
+// ListPatientsResponse200Headers the declared response headers of an HTTP 200 response for ListPatients
+type ListPatientsResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type ListPatientsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeListListedPatient
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListPatientsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPatientsResponse) GetJSON200() *EnvelopeListListedPatient {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListPatientsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPatientsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPatientsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPatientsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPatientsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreatePatientResponse201Headers the declared response headers of an HTTP 201 response for CreatePatient
+type CreatePatientResponse201Headers struct {
+	AuditEventId *string
+	ETag         *string
+	Location     *string
+	XRequestId   *openapi_types.UUID
+}
+
+type CreatePatientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *EnvelopePatientFull
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreatePatientResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreatePatientResponse) GetJSON201() *EnvelopePatientFull {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreatePatientResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreatePatientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreatePatientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreatePatientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreatePatientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SearchPatientsResponse200Headers the declared response headers of an HTTP 200 response for SearchPatients
+type SearchPatientsResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type SearchPatientsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeListFoundPatient
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SearchPatientsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SearchPatientsResponse) GetJSON200() *EnvelopeListFoundPatient {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SearchPatientsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SearchPatientsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SearchPatientsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SearchPatientsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SearchPatientsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// DeletePatientResponse204Headers the declared response headers of an HTTP 204 response for DeletePatient
+type DeletePatientResponse204Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type DeletePatientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers204 the parsed response headers for an HTTP 204 response
+	Headers204 *DeletePatientResponse204Headers
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeletePatientResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeletePatientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeletePatientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeletePatientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeletePatientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetPatientResponse200Headers the declared response headers of an HTTP 200 response for GetPatient
+type GetPatientResponse200Headers struct {
+	AuditEventId *string
+	ETag         *string
+	XRequestId   *openapi_types.UUID
+}
+
+type GetPatientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopePatientFull
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetPatientResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPatientResponse) GetJSON200() *EnvelopePatientFull {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetPatientResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPatientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPatientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPatientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPatientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdatePatientResponse200Headers the declared response headers of an HTTP 200 response for UpdatePatient
+type UpdatePatientResponse200Headers struct {
+	AuditEventId *string
+	ETag         *string
+	XRequestId   *openapi_types.UUID
+}
+
+type UpdatePatientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopePatientFull
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *UpdatePatientResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdatePatientResponse) GetJSON200() *EnvelopePatientFull {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UpdatePatientResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdatePatientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdatePatientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdatePatientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdatePatientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListAccessesResponse200Headers the declared response headers of an HTTP 200 response for ListAccesses
 type ListAccessesResponse200Headers struct {
 	AuditEventId *string
@@ -8138,6 +10288,63 @@ func (r AmendDisclosureResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r AmendDisclosureResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RestorePatientResponse200Headers the declared response headers of an HTTP 200 response for RestorePatient
+type RestorePatientResponse200Headers struct {
+	AuditEventId *string
+	ETag         *string
+	XRequestId   *openapi_types.UUID
+}
+
+type RestorePatientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopePatientFull
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *RestorePatientResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RestorePatientResponse) GetJSON200() *EnvelopePatientFull {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RestorePatientResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RestorePatientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RestorePatientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RestorePatientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RestorePatientResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8542,6 +10749,141 @@ func (c *ClientWithResponses) ReviewBreakGlassWithResponse(ctx context.Context, 
 	return ParseReviewBreakGlassResponse(rsp)
 }
 
+// ListPatientsWithResponse List the practice's patients
+//
+// Ids and names, as the caller may see them, in the order of the ids, which tells nothing. For a nurse, clinician or admin with a second factor. Each patient shown leaves an audit entry of their own.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/patients (the `ListPatients` operationId).
+func (c *ClientWithResponses) ListPatientsWithResponse(ctx context.Context, params *ListPatientsParams, reqEditors ...RequestEditorFn) (*ListPatientsResponse, error) {
+	rsp, err := c.ListPatients(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPatientsResponse(rsp)
+}
+
+// CreatePatientWithBodyWithResponse Create a patient
+//
+// Makes a patient of the caller's practice. The id is ours. For a clinician or admin with a second factor. With an Idempotency-Key the same request can be sent again after whatever went wrong: it makes nothing twice, and its answer is made anew.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/patients (the `CreatePatient` operationId).
+func (c *ClientWithResponses) CreatePatientWithBodyWithResponse(ctx context.Context, params *CreatePatientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreatePatientResponse, error) {
+	rsp, err := c.CreatePatientWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreatePatientResponse(rsp)
+}
+
+// CreatePatientWithResponse Create a patient
+//
+// Makes a patient of the caller's practice. The id is ours. For a clinician or admin with a second factor. With an Idempotency-Key the same request can be sent again after whatever went wrong: it makes nothing twice, and its answer is made anew.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/patients (the `CreatePatient` operationId).
+func (c *ClientWithResponses) CreatePatientWithResponse(ctx context.Context, params *CreatePatientParams, body CreatePatientJSONRequestBody, reqEditors ...RequestEditorFn) (*CreatePatientResponse, error) {
+	rsp, err := c.CreatePatient(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreatePatientResponse(rsp)
+}
+
+// SearchPatientsWithBodyWithResponse Search for a patient
+//
+// An exact search in the caller's practice by one of mrn, ssn, phone, email and member_id, or by family and dob together. Case, accents and punctuation make no difference. In the body, because URLs reach logs; what is searched for is recorded nowhere. Only what the caller may see in clear can be searched by: a nurse does not search by ssn or member_id. At most 50 are shown.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/patients/search (the `SearchPatients` operationId).
+func (c *ClientWithResponses) SearchPatientsWithBodyWithResponse(ctx context.Context, params *SearchPatientsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SearchPatientsResponse, error) {
+	rsp, err := c.SearchPatientsWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSearchPatientsResponse(rsp)
+}
+
+// SearchPatientsWithResponse Search for a patient
+//
+// An exact search in the caller's practice by one of mrn, ssn, phone, email and member_id, or by family and dob together. Case, accents and punctuation make no difference. In the body, because URLs reach logs; what is searched for is recorded nowhere. Only what the caller may see in clear can be searched by: a nurse does not search by ssn or member_id. At most 50 are shown.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/patients/search (the `SearchPatients` operationId).
+func (c *ClientWithResponses) SearchPatientsWithResponse(ctx context.Context, params *SearchPatientsParams, body SearchPatientsJSONRequestBody, reqEditors ...RequestEditorFn) (*SearchPatientsResponse, error) {
+	rsp, err := c.SearchPatients(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSearchPatientsResponse(rsp)
+}
+
+// DeletePatientWithResponse Delete a patient
+//
+// Takes them out of sight of everybody but an admin of the practice, who can restore them for thirty days. For an admin with a second factor.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/patients/{id} (the `DeletePatient` operationId).
+func (c *ClientWithResponses) DeletePatientWithResponse(ctx context.Context, id string, params *DeletePatientParams, reqEditors ...RequestEditorFn) (*DeletePatientResponse, error) {
+	rsp, err := c.DeletePatient(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeletePatientResponse(rsp)
+}
+
+// GetPatientWithResponse Read a patient, all of them that the caller may see
+//
+// A masked field carries its mask; a hidden field, and one without a value, is absent: meta.view tells which are masked and hidden. Version and updated_at are there for callers from whom nothing is hidden. A deleted patient is found by an admin of the practice with a second factor only.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/patients/{id} (the `GetPatient` operationId).
+func (c *ClientWithResponses) GetPatientWithResponse(ctx context.Context, id string, params *GetPatientParams, reqEditors ...RequestEditorFn) (*GetPatientResponse, error) {
+	rsp, err := c.GetPatient(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPatientResponse(rsp)
+}
+
+// UpdatePatientWithBodyWithResponse Change a patient
+//
+// A JSON merge patch (RFC 7386): fields that are sent take the place of what is there, null takes a field away, whatever is not sent stays as it is, seen or not. Send application/merge-patch+json, or application/json. A nurse may write address, phone and email; a clinician all but ssn and mrn; an admin all. A mask that comes back as a value is refused: leave out what you do not see.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/v1/patients/{id} (the `UpdatePatient` operationId).
+func (c *ClientWithResponses) UpdatePatientWithBodyWithResponse(ctx context.Context, id string, params *UpdatePatientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdatePatientResponse, error) {
+	rsp, err := c.UpdatePatientWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdatePatientResponse(rsp)
+}
+
+// UpdatePatientWithApplicationMergePatchPlusJSONBodyWithResponse Change a patient
+//
+// A JSON merge patch (RFC 7386): fields that are sent take the place of what is there, null takes a field away, whatever is not sent stays as it is, seen or not. Send application/merge-patch+json, or application/json. A nurse may write address, phone and email; a clinician all but ssn and mrn; an admin all. A mask that comes back as a value is refused: leave out what you do not see.
+//
+// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/v1/patients/{id} (the `UpdatePatient` operationId).
+func (c *ClientWithResponses) UpdatePatientWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id string, params *UpdatePatientParams, body UpdatePatientApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdatePatientResponse, error) {
+	rsp, err := c.UpdatePatientWithApplicationMergePatchPlusJSONBody(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdatePatientResponse(rsp)
+}
+
 // ListAccessesWithResponse Read who used a patient's record
 //
 // The patient's own view: who did what with their record, newest first, refusals too. For the patient themselves, and for the officer and the admin (with a second factor) of their practice. Reading it is itself an access and leaves an entry.
@@ -8660,6 +11002,21 @@ func (c *ClientWithResponses) AmendDisclosureWithResponse(ctx context.Context, i
 		return nil, err
 	}
 	return ParseAmendDisclosureResponse(rsp)
+}
+
+// RestorePatientWithResponse Restore a deleted patient
+//
+// Undoes a deletion of the last thirty days. For an admin with a second factor.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/patients/{id}/restore (the `RestorePatient` operationId).
+func (c *ClientWithResponses) RestorePatientWithResponse(ctx context.Context, id string, params *RestorePatientParams, reqEditors ...RequestEditorFn) (*RestorePatientResponse, error) {
+	rsp, err := c.RestorePatient(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestorePatientResponse(rsp)
 }
 
 // ReadPatientWithResponse Read a patient
@@ -9508,6 +11865,348 @@ func ParseReviewBreakGlassResponse(rsp *http.Response) (*ReviewBreakGlassRespons
 	return response, nil
 }
 
+// ParseListPatientsResponse parses an HTTP response from a ListPatientsWithResponse call
+func ParseListPatientsResponse(rsp *http.Response) (*ListPatientsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPatientsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeListListedPatient
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListPatientsResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreatePatientResponse parses an HTTP response from a CreatePatientWithResponse call
+func ParseCreatePatientResponse(rsp *http.Response) (*CreatePatientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreatePatientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest EnvelopePatientFull
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreatePatientResponse201Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseSearchPatientsResponse parses an HTTP response from a SearchPatientsWithResponse call
+func ParseSearchPatientsResponse(rsp *http.Response) (*SearchPatientsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SearchPatientsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeListFoundPatient
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SearchPatientsResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeletePatientResponse parses an HTTP response from a DeletePatientWithResponse call
+func ParseDeletePatientResponse(rsp *http.Response) (*DeletePatientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeletePatientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		var headers DeletePatientResponse204Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers204 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetPatientResponse parses an HTTP response from a GetPatientWithResponse call
+func ParseGetPatientResponse(rsp *http.Response) (*GetPatientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPatientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopePatientFull
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetPatientResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUpdatePatientResponse parses an HTTP response from a UpdatePatientWithResponse call
+func ParseUpdatePatientResponse(rsp *http.Response) (*UpdatePatientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdatePatientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopePatientFull
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers UpdatePatientResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseListAccessesResponse parses an HTTP response from a ListAccessesWithResponse call
 func ParseListAccessesResponse(rsp *http.Response) (*ListAccessesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -9814,6 +12513,66 @@ func ParseAmendDisclosureResponse(rsp *http.Response) (*AmendDisclosureResponse,
 			headers.XRequestId = &value
 		}
 		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRestorePatientResponse parses an HTTP response from a RestorePatientWithResponse call
+func ParseRestorePatientResponse(rsp *http.Response) (*RestorePatientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RestorePatientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopePatientFull
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers RestorePatientResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil
