@@ -69,7 +69,7 @@ func (s *Service) useGrant(ctx context.Context, in *entered, id med.PatientID, r
 		return err
 	}
 	if practice == "" {
-		return s.grantForNobody(ctx, in, id)
+		return s.grantForNobody(ctx, in)
 	}
 	in.entry.PatientPractice = practice
 	key, err := s.keys.Audit(ctx, in.ruling.Context, practice, 0)
@@ -188,7 +188,7 @@ func (s *Service) brokeGlass(ctx context.Context, in *entered, id med.PatientID,
 // grantForNobody notes and pages a grant for an id that nobody has: whoever
 // tries one after the other is looking for patients, not for one. The reason
 // has no practice whose key could seal it; its code is kept.
-func (s *Service) grantForNobody(ctx context.Context, in *entered, id med.PatientID) error {
+func (s *Service) grantForNobody(ctx context.Context, in *entered) error {
 	g := in.ruling.Grant
 	in.entry.Detail.BreakGlass = &audit.BreakGlass{Grant: g.ID, ReasonCode: g.ReasonCode}
 	err := s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) error {

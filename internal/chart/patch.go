@@ -80,9 +80,10 @@ func patchedField(f med.Field, raw []byte, have func(med.Field) ([]byte, error))
 		return patchedParts[sealedAddress](f, raw, have)
 	case med.FieldInsurance:
 		return patchedParts[sealedInsurance](f, raw, have)
+	default: // a text
 	}
 	var text string
-	if err := json.Unmarshal(raw, &text); err != nil {
+	if json.Unmarshal(raw, &text) != nil {
 		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not a string"}, nil
 	}
 	if text == "" {
@@ -125,7 +126,7 @@ func patchedParts[T any](f med.Field, raw []byte, have func(med.Field) ([]byte, 
 		}
 	}
 	var patch map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &patch); err != nil || patch == nil {
+	if json.Unmarshal(raw, &patch) != nil || patch == nil {
 		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not an object"}, nil
 	}
 	for name, v := range patch {
@@ -142,7 +143,7 @@ func patchedParts[T any](f med.Field, raw []byte, have func(med.Field) ([]byte, 
 	var v T
 	d := json.NewDecoder(bytes.NewReader(merged))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil {
+	if d.Decode(&v) != nil {
 		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not one, or with an unknown part"}, nil
 	}
 	if plain, err = json.Marshal(v); err != nil || string(plain) == "{}" {

@@ -138,6 +138,7 @@ func setField(p *med.Patient, f med.Field, plain []byte) error {
 			return fmt.Errorf("field %s does not read", f)
 		}
 		p.Insurance = med.Insurance{Payer: med.PHI(v.Payer), MemberID: med.PHI(v.MemberID)}
+	default: // of a record
 	}
 	return nil
 }

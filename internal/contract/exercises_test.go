@@ -81,8 +81,10 @@ func exercises() map[string]exercise {
 		"restore-patient": {
 			as: "admin", in: func(t testing.TB, w *world) map[string]string {
 				gone := w.lastSeen(t, "admin", w.another(t))
-				r := &request{op: w.operation(t, "delete-patient"), method: "DELETE", token: w.tokens["admin"],
-					path: map[string]string{"id": gone["id"]}, header: map[string]string{"If-Match": gone["If-Match"]}}
+				r := &request{
+					op: w.operation(t, "delete-patient"), method: "DELETE", token: w.tokens["admin"],
+					path: map[string]string{"id": gone["id"]}, header: map[string]string{"If-Match": gone["If-Match"]},
+				}
 				if a := w.send(t, r); a.status != 204 {
 					t.Fatalf("%s\ngot %d %s", r, a.status, a.body)
 				}
@@ -116,7 +118,12 @@ func exercises() map[string]exercise {
 				w.send(t, r)
 			}},
 		},
-		"open-break-glass": {as: "clinician", opens: true, body: func(testing.TB, *world) any { return emergency(alice) }},
+		"open-break-glass": {
+			as: "clinician", opens: true, body: func(testing.TB, *world) any { return emergency(alice) },
+			provoke: map[string]func(testing.TB, *world, *request){"not-found": func(t testing.TB, _ *world, r *request) {
+				r.body = marshal(t, emergency("p-nobody"))
+			}},
+		},
 		"list-break-glass": {as: "officer", in: func(t testing.TB, w *world) map[string]string {
 			w.grant(t) // so that there is a reason to open
 			return nil

@@ -129,8 +129,10 @@ func TestAResourceIsAsClosedAsItsMostClosedPart(t *testing.T) {
 		json string
 		is   med.Sensitivity
 	}{
-		{coding("E11.9"), med.SensitivityNormal}, {coding("F11.20"), med.SensitivityRestricted},
-		{label("HIV"), med.SensitivityRestricted}, {label("PSYTHPN"), med.SensitivityPsychotherapy},
+		{coding("E11.9"), med.SensitivityNormal},
+		{coding("F11.20"), med.SensitivityRestricted},
+		{label("HIV"), med.SensitivityRestricted},
+		{label("PSYTHPN"), med.SensitivityPsychotherapy},
 	}
 	r := rand.New(rand.NewPCG(4, 11))
 	for range 2000 {

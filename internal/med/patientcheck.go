@@ -65,6 +65,7 @@ func (p *Patient) Check(f Field) []FieldError {
 		c.shape(p.DeceasedAt == "" || p.DeceasedAt == "true" || err == nil || isDate(p.DeceasedAt), "a date, a time with its zone, or true")
 	case FieldSensitivity:
 		c.shape(p.Sensitivity == "" || p.Sensitivity == PHI(SensitivityNormal) || p.Sensitivity == PHI(SensitivityRestricted), "one of normal, restricted")
+	default: // of a record
 	}
 	return c.wrong
 }

@@ -59,8 +59,9 @@ func (s Sensitivity) rank() int {
 		return 0
 	case SensitivityPsychotherapy:
 		return 2
+	default: // an unknown one is as closed as a restricted one
+		return 1
 	}
-	return 1
 }
 
 // Authorship says whether a record is the caller's own.
