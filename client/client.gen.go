@@ -447,6 +447,54 @@ func (e ProblemType) Valid() bool {
 	}
 }
 
+// Defines values for RecordWriteKind.
+const (
+	RecordWriteKindAllergy      RecordWriteKind = "allergy"
+	RecordWriteKindCareplan     RecordWriteKind = "careplan"
+	RecordWriteKindClaim        RecordWriteKind = "claim"
+	RecordWriteKindCondition    RecordWriteKind = "condition"
+	RecordWriteKindDocument     RecordWriteKind = "document"
+	RecordWriteKindEncounter    RecordWriteKind = "encounter"
+	RecordWriteKindImmunization RecordWriteKind = "immunization"
+	RecordWriteKindMedication   RecordWriteKind = "medication"
+	RecordWriteKindObservation  RecordWriteKind = "observation"
+	RecordWriteKindOther        RecordWriteKind = "other"
+	RecordWriteKindProcedure    RecordWriteKind = "procedure"
+	RecordWriteKindReport       RecordWriteKind = "report"
+)
+
+// Valid indicates whether the value is a known member of the RecordWriteKind enum.
+func (e RecordWriteKind) Valid() bool {
+	switch e {
+	case RecordWriteKindAllergy:
+		return true
+	case RecordWriteKindCareplan:
+		return true
+	case RecordWriteKindClaim:
+		return true
+	case RecordWriteKindCondition:
+		return true
+	case RecordWriteKindDocument:
+		return true
+	case RecordWriteKindEncounter:
+		return true
+	case RecordWriteKindImmunization:
+		return true
+	case RecordWriteKindMedication:
+		return true
+	case RecordWriteKindObservation:
+		return true
+	case RecordWriteKindOther:
+		return true
+	case RecordWriteKindProcedure:
+		return true
+	case RecordWriteKindReport:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RecordedBodyBasis.
 const (
 	RecordedBodyBasisAbuseOrNeglect        RecordedBodyBasis = "abuse_or_neglect"
@@ -2232,6 +2280,396 @@ func (e AmendDisclosureParamsXAccessReason) Valid() bool {
 	}
 }
 
+// Defines values for ListRecordsParamsKind.
+const (
+	ListRecordsParamsKindAllergy      ListRecordsParamsKind = "allergy"
+	ListRecordsParamsKindCareplan     ListRecordsParamsKind = "careplan"
+	ListRecordsParamsKindClaim        ListRecordsParamsKind = "claim"
+	ListRecordsParamsKindCondition    ListRecordsParamsKind = "condition"
+	ListRecordsParamsKindDocument     ListRecordsParamsKind = "document"
+	ListRecordsParamsKindEncounter    ListRecordsParamsKind = "encounter"
+	ListRecordsParamsKindImmunization ListRecordsParamsKind = "immunization"
+	ListRecordsParamsKindMedication   ListRecordsParamsKind = "medication"
+	ListRecordsParamsKindObservation  ListRecordsParamsKind = "observation"
+	ListRecordsParamsKindOther        ListRecordsParamsKind = "other"
+	ListRecordsParamsKindProcedure    ListRecordsParamsKind = "procedure"
+	ListRecordsParamsKindReport       ListRecordsParamsKind = "report"
+)
+
+// Valid indicates whether the value is a known member of the ListRecordsParamsKind enum.
+func (e ListRecordsParamsKind) Valid() bool {
+	switch e {
+	case ListRecordsParamsKindAllergy:
+		return true
+	case ListRecordsParamsKindCareplan:
+		return true
+	case ListRecordsParamsKindClaim:
+		return true
+	case ListRecordsParamsKindCondition:
+		return true
+	case ListRecordsParamsKindDocument:
+		return true
+	case ListRecordsParamsKindEncounter:
+		return true
+	case ListRecordsParamsKindImmunization:
+		return true
+	case ListRecordsParamsKindMedication:
+		return true
+	case ListRecordsParamsKindObservation:
+		return true
+	case ListRecordsParamsKindOther:
+		return true
+	case ListRecordsParamsKindProcedure:
+		return true
+	case ListRecordsParamsKindReport:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListRecordsParamsXPurposeOfUse.
+const (
+	ListRecordsParamsXPurposeOfUseETREAT  ListRecordsParamsXPurposeOfUse = "ETREAT"
+	ListRecordsParamsXPurposeOfUseHOPERAT ListRecordsParamsXPurposeOfUse = "HOPERAT"
+	ListRecordsParamsXPurposeOfUseHPAYMT  ListRecordsParamsXPurposeOfUse = "HPAYMT"
+	ListRecordsParamsXPurposeOfUsePATRQT  ListRecordsParamsXPurposeOfUse = "PATRQT"
+	ListRecordsParamsXPurposeOfUseTREAT   ListRecordsParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the ListRecordsParamsXPurposeOfUse enum.
+func (e ListRecordsParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case ListRecordsParamsXPurposeOfUseETREAT:
+		return true
+	case ListRecordsParamsXPurposeOfUseHOPERAT:
+		return true
+	case ListRecordsParamsXPurposeOfUseHPAYMT:
+		return true
+	case ListRecordsParamsXPurposeOfUsePATRQT:
+		return true
+	case ListRecordsParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListRecordsParamsXAccessReason.
+const (
+	ListRecordsParamsXAccessReasonConsentUnreachable ListRecordsParamsXAccessReason = "consent_unreachable"
+	ListRecordsParamsXAccessReasonEmergencyTreatment ListRecordsParamsXAccessReason = "emergency_treatment"
+	ListRecordsParamsXAccessReasonOnCallCover        ListRecordsParamsXAccessReason = "on_call_cover"
+	ListRecordsParamsXAccessReasonOther              ListRecordsParamsXAccessReason = "other"
+	ListRecordsParamsXAccessReasonPatientUnconscious ListRecordsParamsXAccessReason = "patient_unconscious"
+	ListRecordsParamsXAccessReasonSystemOutage       ListRecordsParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ListRecordsParamsXAccessReason enum.
+func (e ListRecordsParamsXAccessReason) Valid() bool {
+	switch e {
+	case ListRecordsParamsXAccessReasonConsentUnreachable:
+		return true
+	case ListRecordsParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ListRecordsParamsXAccessReasonOnCallCover:
+		return true
+	case ListRecordsParamsXAccessReasonOther:
+		return true
+	case ListRecordsParamsXAccessReasonPatientUnconscious:
+		return true
+	case ListRecordsParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreateRecordParamsXPurposeOfUse.
+const (
+	CreateRecordParamsXPurposeOfUseETREAT  CreateRecordParamsXPurposeOfUse = "ETREAT"
+	CreateRecordParamsXPurposeOfUseHOPERAT CreateRecordParamsXPurposeOfUse = "HOPERAT"
+	CreateRecordParamsXPurposeOfUseHPAYMT  CreateRecordParamsXPurposeOfUse = "HPAYMT"
+	CreateRecordParamsXPurposeOfUsePATRQT  CreateRecordParamsXPurposeOfUse = "PATRQT"
+	CreateRecordParamsXPurposeOfUseTREAT   CreateRecordParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the CreateRecordParamsXPurposeOfUse enum.
+func (e CreateRecordParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case CreateRecordParamsXPurposeOfUseETREAT:
+		return true
+	case CreateRecordParamsXPurposeOfUseHOPERAT:
+		return true
+	case CreateRecordParamsXPurposeOfUseHPAYMT:
+		return true
+	case CreateRecordParamsXPurposeOfUsePATRQT:
+		return true
+	case CreateRecordParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CreateRecordParamsXAccessReason.
+const (
+	CreateRecordParamsXAccessReasonConsentUnreachable CreateRecordParamsXAccessReason = "consent_unreachable"
+	CreateRecordParamsXAccessReasonEmergencyTreatment CreateRecordParamsXAccessReason = "emergency_treatment"
+	CreateRecordParamsXAccessReasonOnCallCover        CreateRecordParamsXAccessReason = "on_call_cover"
+	CreateRecordParamsXAccessReasonOther              CreateRecordParamsXAccessReason = "other"
+	CreateRecordParamsXAccessReasonPatientUnconscious CreateRecordParamsXAccessReason = "patient_unconscious"
+	CreateRecordParamsXAccessReasonSystemOutage       CreateRecordParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the CreateRecordParamsXAccessReason enum.
+func (e CreateRecordParamsXAccessReason) Valid() bool {
+	switch e {
+	case CreateRecordParamsXAccessReasonConsentUnreachable:
+		return true
+	case CreateRecordParamsXAccessReasonEmergencyTreatment:
+		return true
+	case CreateRecordParamsXAccessReasonOnCallCover:
+		return true
+	case CreateRecordParamsXAccessReasonOther:
+		return true
+	case CreateRecordParamsXAccessReasonPatientUnconscious:
+		return true
+	case CreateRecordParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeleteRecordParamsXPurposeOfUse.
+const (
+	DeleteRecordParamsXPurposeOfUseETREAT  DeleteRecordParamsXPurposeOfUse = "ETREAT"
+	DeleteRecordParamsXPurposeOfUseHOPERAT DeleteRecordParamsXPurposeOfUse = "HOPERAT"
+	DeleteRecordParamsXPurposeOfUseHPAYMT  DeleteRecordParamsXPurposeOfUse = "HPAYMT"
+	DeleteRecordParamsXPurposeOfUsePATRQT  DeleteRecordParamsXPurposeOfUse = "PATRQT"
+	DeleteRecordParamsXPurposeOfUseTREAT   DeleteRecordParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the DeleteRecordParamsXPurposeOfUse enum.
+func (e DeleteRecordParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case DeleteRecordParamsXPurposeOfUseETREAT:
+		return true
+	case DeleteRecordParamsXPurposeOfUseHOPERAT:
+		return true
+	case DeleteRecordParamsXPurposeOfUseHPAYMT:
+		return true
+	case DeleteRecordParamsXPurposeOfUsePATRQT:
+		return true
+	case DeleteRecordParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeleteRecordParamsXAccessReason.
+const (
+	DeleteRecordParamsXAccessReasonConsentUnreachable DeleteRecordParamsXAccessReason = "consent_unreachable"
+	DeleteRecordParamsXAccessReasonEmergencyTreatment DeleteRecordParamsXAccessReason = "emergency_treatment"
+	DeleteRecordParamsXAccessReasonOnCallCover        DeleteRecordParamsXAccessReason = "on_call_cover"
+	DeleteRecordParamsXAccessReasonOther              DeleteRecordParamsXAccessReason = "other"
+	DeleteRecordParamsXAccessReasonPatientUnconscious DeleteRecordParamsXAccessReason = "patient_unconscious"
+	DeleteRecordParamsXAccessReasonSystemOutage       DeleteRecordParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the DeleteRecordParamsXAccessReason enum.
+func (e DeleteRecordParamsXAccessReason) Valid() bool {
+	switch e {
+	case DeleteRecordParamsXAccessReasonConsentUnreachable:
+		return true
+	case DeleteRecordParamsXAccessReasonEmergencyTreatment:
+		return true
+	case DeleteRecordParamsXAccessReasonOnCallCover:
+		return true
+	case DeleteRecordParamsXAccessReasonOther:
+		return true
+	case DeleteRecordParamsXAccessReasonPatientUnconscious:
+		return true
+	case DeleteRecordParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetRecordParamsXPurposeOfUse.
+const (
+	GetRecordParamsXPurposeOfUseETREAT  GetRecordParamsXPurposeOfUse = "ETREAT"
+	GetRecordParamsXPurposeOfUseHOPERAT GetRecordParamsXPurposeOfUse = "HOPERAT"
+	GetRecordParamsXPurposeOfUseHPAYMT  GetRecordParamsXPurposeOfUse = "HPAYMT"
+	GetRecordParamsXPurposeOfUsePATRQT  GetRecordParamsXPurposeOfUse = "PATRQT"
+	GetRecordParamsXPurposeOfUseTREAT   GetRecordParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the GetRecordParamsXPurposeOfUse enum.
+func (e GetRecordParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case GetRecordParamsXPurposeOfUseETREAT:
+		return true
+	case GetRecordParamsXPurposeOfUseHOPERAT:
+		return true
+	case GetRecordParamsXPurposeOfUseHPAYMT:
+		return true
+	case GetRecordParamsXPurposeOfUsePATRQT:
+		return true
+	case GetRecordParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetRecordParamsXAccessReason.
+const (
+	GetRecordParamsXAccessReasonConsentUnreachable GetRecordParamsXAccessReason = "consent_unreachable"
+	GetRecordParamsXAccessReasonEmergencyTreatment GetRecordParamsXAccessReason = "emergency_treatment"
+	GetRecordParamsXAccessReasonOnCallCover        GetRecordParamsXAccessReason = "on_call_cover"
+	GetRecordParamsXAccessReasonOther              GetRecordParamsXAccessReason = "other"
+	GetRecordParamsXAccessReasonPatientUnconscious GetRecordParamsXAccessReason = "patient_unconscious"
+	GetRecordParamsXAccessReasonSystemOutage       GetRecordParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the GetRecordParamsXAccessReason enum.
+func (e GetRecordParamsXAccessReason) Valid() bool {
+	switch e {
+	case GetRecordParamsXAccessReasonConsentUnreachable:
+		return true
+	case GetRecordParamsXAccessReasonEmergencyTreatment:
+		return true
+	case GetRecordParamsXAccessReasonOnCallCover:
+		return true
+	case GetRecordParamsXAccessReasonOther:
+		return true
+	case GetRecordParamsXAccessReasonPatientUnconscious:
+		return true
+	case GetRecordParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UpdateRecordParamsXPurposeOfUse.
+const (
+	UpdateRecordParamsXPurposeOfUseETREAT  UpdateRecordParamsXPurposeOfUse = "ETREAT"
+	UpdateRecordParamsXPurposeOfUseHOPERAT UpdateRecordParamsXPurposeOfUse = "HOPERAT"
+	UpdateRecordParamsXPurposeOfUseHPAYMT  UpdateRecordParamsXPurposeOfUse = "HPAYMT"
+	UpdateRecordParamsXPurposeOfUsePATRQT  UpdateRecordParamsXPurposeOfUse = "PATRQT"
+	UpdateRecordParamsXPurposeOfUseTREAT   UpdateRecordParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the UpdateRecordParamsXPurposeOfUse enum.
+func (e UpdateRecordParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case UpdateRecordParamsXPurposeOfUseETREAT:
+		return true
+	case UpdateRecordParamsXPurposeOfUseHOPERAT:
+		return true
+	case UpdateRecordParamsXPurposeOfUseHPAYMT:
+		return true
+	case UpdateRecordParamsXPurposeOfUsePATRQT:
+		return true
+	case UpdateRecordParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UpdateRecordParamsXAccessReason.
+const (
+	UpdateRecordParamsXAccessReasonConsentUnreachable UpdateRecordParamsXAccessReason = "consent_unreachable"
+	UpdateRecordParamsXAccessReasonEmergencyTreatment UpdateRecordParamsXAccessReason = "emergency_treatment"
+	UpdateRecordParamsXAccessReasonOnCallCover        UpdateRecordParamsXAccessReason = "on_call_cover"
+	UpdateRecordParamsXAccessReasonOther              UpdateRecordParamsXAccessReason = "other"
+	UpdateRecordParamsXAccessReasonPatientUnconscious UpdateRecordParamsXAccessReason = "patient_unconscious"
+	UpdateRecordParamsXAccessReasonSystemOutage       UpdateRecordParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the UpdateRecordParamsXAccessReason enum.
+func (e UpdateRecordParamsXAccessReason) Valid() bool {
+	switch e {
+	case UpdateRecordParamsXAccessReasonConsentUnreachable:
+		return true
+	case UpdateRecordParamsXAccessReasonEmergencyTreatment:
+		return true
+	case UpdateRecordParamsXAccessReasonOnCallCover:
+		return true
+	case UpdateRecordParamsXAccessReasonOther:
+		return true
+	case UpdateRecordParamsXAccessReasonPatientUnconscious:
+		return true
+	case UpdateRecordParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListRecordVersionsParamsXPurposeOfUse.
+const (
+	ListRecordVersionsParamsXPurposeOfUseETREAT  ListRecordVersionsParamsXPurposeOfUse = "ETREAT"
+	ListRecordVersionsParamsXPurposeOfUseHOPERAT ListRecordVersionsParamsXPurposeOfUse = "HOPERAT"
+	ListRecordVersionsParamsXPurposeOfUseHPAYMT  ListRecordVersionsParamsXPurposeOfUse = "HPAYMT"
+	ListRecordVersionsParamsXPurposeOfUsePATRQT  ListRecordVersionsParamsXPurposeOfUse = "PATRQT"
+	ListRecordVersionsParamsXPurposeOfUseTREAT   ListRecordVersionsParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the ListRecordVersionsParamsXPurposeOfUse enum.
+func (e ListRecordVersionsParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case ListRecordVersionsParamsXPurposeOfUseETREAT:
+		return true
+	case ListRecordVersionsParamsXPurposeOfUseHOPERAT:
+		return true
+	case ListRecordVersionsParamsXPurposeOfUseHPAYMT:
+		return true
+	case ListRecordVersionsParamsXPurposeOfUsePATRQT:
+		return true
+	case ListRecordVersionsParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListRecordVersionsParamsXAccessReason.
+const (
+	ListRecordVersionsParamsXAccessReasonConsentUnreachable ListRecordVersionsParamsXAccessReason = "consent_unreachable"
+	ListRecordVersionsParamsXAccessReasonEmergencyTreatment ListRecordVersionsParamsXAccessReason = "emergency_treatment"
+	ListRecordVersionsParamsXAccessReasonOnCallCover        ListRecordVersionsParamsXAccessReason = "on_call_cover"
+	ListRecordVersionsParamsXAccessReasonOther              ListRecordVersionsParamsXAccessReason = "other"
+	ListRecordVersionsParamsXAccessReasonPatientUnconscious ListRecordVersionsParamsXAccessReason = "patient_unconscious"
+	ListRecordVersionsParamsXAccessReasonSystemOutage       ListRecordVersionsParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the ListRecordVersionsParamsXAccessReason enum.
+func (e ListRecordVersionsParamsXAccessReason) Valid() bool {
+	switch e {
+	case ListRecordVersionsParamsXAccessReasonConsentUnreachable:
+		return true
+	case ListRecordVersionsParamsXAccessReasonEmergencyTreatment:
+		return true
+	case ListRecordVersionsParamsXAccessReasonOnCallCover:
+		return true
+	case ListRecordVersionsParamsXAccessReasonOther:
+		return true
+	case ListRecordVersionsParamsXAccessReasonPatientUnconscious:
+		return true
+	case ListRecordVersionsParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RestorePatientParamsXPurposeOfUse.
 const (
 	RestorePatientParamsXPurposeOfUseETREAT  RestorePatientParamsXPurposeOfUse = "ETREAT"
@@ -2615,6 +3053,18 @@ type CheckpointBody struct {
 	Size int64 `json:"size"`
 }
 
+// CodeBody defines model for CodeBody.
+type CodeBody struct {
+	// Code Examples: 4548-4
+	Code *string `json:"code,omitempty"`
+
+	// Display Examples: Hemoglobin A1c
+	Display *string `json:"display,omitempty"`
+
+	// System Examples: http://loinc.org
+	System *string `json:"system,omitempty"`
+}
+
 // DisclosureBody defines model for DisclosureBody.
 type DisclosureBody struct {
 	// Basis On which ground of 45 CFR it was made.
@@ -2651,6 +3101,22 @@ type DisclosureVersion struct {
 
 	// Version Which version of it this made.
 	Version int32 `json:"version"`
+}
+
+// EffectiveBody defines model for EffectiveBody.
+type EffectiveBody struct {
+	End   *string `json:"end,omitempty"`
+	Start *string `json:"start,omitempty"`
+}
+
+// EffectiveWrite defines model for EffectiveWrite.
+type EffectiveWrite struct {
+	End *string `json:"end,omitempty"`
+
+	// Start A FHIR date or dateTime, as precise as it is known.
+	//
+	// Examples: 2026-03-01
+	Start *string `json:"start,omitempty"`
 }
 
 // EndedBody defines model for EndedBody.
@@ -2722,6 +3188,13 @@ type EnvelopeListListedPatient struct {
 	Page *Paging         `json:"page,omitempty"`
 }
 
+// EnvelopeListRecordBody defines model for EnvelopeListRecordBody.
+type EnvelopeListRecordBody struct {
+	Data []RecordBody `json:"data"`
+	Meta Meta         `json:"meta"`
+	Page *Paging      `json:"page,omitempty"`
+}
+
 // EnvelopeListTrailRow defines model for EnvelopeListTrailRow.
 type EnvelopeListTrailRow struct {
 	Data []TrailRow `json:"data"`
@@ -2748,6 +3221,13 @@ type EnvelopeProofBody struct {
 	Data ProofBody `json:"data"`
 	Meta Meta      `json:"meta"`
 	Page *Paging   `json:"page,omitempty"`
+}
+
+// EnvelopeRecordBody defines model for EnvelopeRecordBody.
+type EnvelopeRecordBody struct {
+	Data RecordBody `json:"data"`
+	Meta Meta       `json:"meta"`
+	Page *Paging    `json:"page,omitempty"`
 }
 
 // EnvelopeTreatmentBody defines model for EnvelopeTreatmentBody.
@@ -3120,6 +3600,64 @@ type RecipientBody struct {
 	Name string `json:"name"`
 }
 
+// RecordBody defines model for RecordBody.
+type RecordBody struct {
+	Author    *string        `json:"author,omitempty"`
+	Code      *[]CodeBody    `json:"code,omitempty"`
+	CreatedAt *time.Time     `json:"created_at,omitempty"`
+	Effective *EffectiveBody `json:"effective,omitempty"`
+
+	// EnteredInError It was entered in error, and does not count.
+	EnteredInError *bool   `json:"entered_in_error,omitempty"`
+	Id             string  `json:"id"`
+	Kind           *string `json:"kind,omitempty"`
+	Note           *string `json:"note,omitempty"`
+	PatientId      string  `json:"patient_id"`
+	Sensitivity    *string `json:"sensitivity,omitempty"`
+
+	// Source The FHIR resource it came from, as it came. In the answer about one record only.
+	Source interface{} `json:"source,omitempty"`
+	Status *string     `json:"status,omitempty"`
+
+	// UpdatedAt For callers from whom nothing is hidden.
+	UpdatedAt *time.Time `json:"updated_at,omitempty"`
+	Value     *ValueBody `json:"value,omitempty"`
+
+	// Version For callers from whom nothing is hidden: it counts every change.
+	Version *int64 `json:"version,omitempty"`
+}
+
+// RecordWrite defines model for RecordWrite.
+type RecordWrite struct {
+	// Code What it is about, in one or more code systems. null takes it away.
+	Code      *[]CodeBody     `json:"code,omitempty"`
+	Effective *EffectiveWrite `json:"effective,omitempty"`
+
+	// Kind Needed of a new record.
+	//
+	// Examples: observation
+	Kind *RecordWriteKind `json:"kind,omitempty"`
+
+	// Note Examples: Fasting.
+	Note *string `json:"note,omitempty"`
+
+	// Sensitivity How closed its author wants it: normal, restricted or psychotherapy. It never opens what its codes or its source close.
+	//
+	// Examples: normal
+	Sensitivity *string `json:"sensitivity,omitempty"`
+
+	// Status As FHIR names it for this kind: final, active, completed.
+	//
+	// Examples: final
+	Status *string    `json:"status,omitempty"`
+	Value  *ValueBody `json:"value,omitempty"`
+}
+
+// RecordWriteKind Needed of a new record.
+//
+// Examples: observation
+type RecordWriteKind string
+
 // RecordedBody defines model for RecordedBody.
 type RecordedBody struct {
 	// Basis On which ground of 45 CFR it was made.
@@ -3317,6 +3855,17 @@ type TreatmentBody struct {
 	// Subject Who of the staff.
 	Subject string    `json:"subject"`
 	To      time.Time `json:"to"`
+}
+
+// ValueBody defines model for ValueBody.
+type ValueBody struct {
+	Code *CodeBody `json:"code,omitempty"`
+
+	// Quantity A number and its unit.
+	//
+	// Examples: 5.4 %
+	Quantity *string `json:"quantity,omitempty"`
+	Text     *string `json:"text,omitempty"`
 }
 
 // View defines model for View.
@@ -4061,6 +4610,159 @@ type AmendDisclosureParamsXPurposeOfUse string
 // AmendDisclosureParamsXAccessReason defines parameters for AmendDisclosure.
 type AmendDisclosureParamsXAccessReason string
 
+// ListRecordsParams defines parameters for ListRecords.
+type ListRecordsParams struct {
+	// Kind Only records of this kind.
+	Kind *ListRecordsParamsKind `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// From Only care that began on this day or later.
+	From *openapi_types.Date `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Only care that began on this day or earlier.
+	To *openapi_types.Date `form:"to,omitempty" json:"to,omitempty"`
+
+	// Limit How many items at most.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor page.next of the page before. Everything else must be asked as it was then, but for the limit.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *ListRecordsParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ListRecordsParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// ListRecordsParamsKind defines parameters for ListRecords.
+type ListRecordsParamsKind string
+
+// ListRecordsParamsXPurposeOfUse defines parameters for ListRecords.
+type ListRecordsParamsXPurposeOfUse string
+
+// ListRecordsParamsXAccessReason defines parameters for ListRecords.
+type ListRecordsParamsXAccessReason string
+
+// CreateRecordParams defines parameters for CreateRecord.
+type CreateRecordParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *CreateRecordParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *CreateRecordParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+
+	// IdempotencyKey 1 to 255 visible ASCII characters of your choice. The same request with the same key within 24 hours gets what the first one made; another request with it is a conflict.
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// CreateRecordParamsXPurposeOfUse defines parameters for CreateRecord.
+type CreateRecordParamsXPurposeOfUse string
+
+// CreateRecordParamsXAccessReason defines parameters for CreateRecord.
+type CreateRecordParamsXAccessReason string
+
+// DeleteRecordParams defines parameters for DeleteRecord.
+type DeleteRecordParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *DeleteRecordParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *DeleteRecordParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+
+	// IfMatch The ETag of what you read. Needed: without it a change could undo another's. One strong tag, no list and no *.
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// DeleteRecordParamsXPurposeOfUse defines parameters for DeleteRecord.
+type DeleteRecordParamsXPurposeOfUse string
+
+// DeleteRecordParamsXAccessReason defines parameters for DeleteRecord.
+type DeleteRecordParamsXAccessReason string
+
+// GetRecordParams defines parameters for GetRecord.
+type GetRecordParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *GetRecordParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *GetRecordParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// GetRecordParamsXPurposeOfUse defines parameters for GetRecord.
+type GetRecordParamsXPurposeOfUse string
+
+// GetRecordParamsXAccessReason defines parameters for GetRecord.
+type GetRecordParamsXAccessReason string
+
+// UpdateRecordParams defines parameters for UpdateRecord.
+type UpdateRecordParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *UpdateRecordParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *UpdateRecordParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+
+	// IfMatch The ETag of what you read. Needed: without it a change could undo another's. One strong tag, no list and no *.
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// UpdateRecordParamsXPurposeOfUse defines parameters for UpdateRecord.
+type UpdateRecordParamsXPurposeOfUse string
+
+// UpdateRecordParamsXAccessReason defines parameters for UpdateRecord.
+type UpdateRecordParamsXAccessReason string
+
+// ListRecordVersionsParams defines parameters for ListRecordVersions.
+type ListRecordVersionsParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *ListRecordVersionsParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *ListRecordVersionsParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// ListRecordVersionsParamsXPurposeOfUse defines parameters for ListRecordVersions.
+type ListRecordVersionsParamsXPurposeOfUse string
+
+// ListRecordVersionsParamsXAccessReason defines parameters for ListRecordVersions.
+type ListRecordVersionsParamsXAccessReason string
+
 // RestorePatientParams defines parameters for RestorePatient.
 type RestorePatientParams struct {
 	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
@@ -4153,6 +4855,12 @@ type RecordDisclosureJSONRequestBody = RecordedBody
 
 // AmendDisclosureJSONRequestBody defines body for AmendDisclosure for application/json ContentType.
 type AmendDisclosureJSONRequestBody = AmendmentBody
+
+// CreateRecordJSONRequestBody defines body for CreateRecord for application/json ContentType.
+type CreateRecordJSONRequestBody = RecordWrite
+
+// UpdateRecordApplicationMergePatchPlusJSONRequestBody defines body for UpdateRecord for application/merge-patch+json ContentType.
+type UpdateRecordApplicationMergePatchPlusJSONRequestBody = RecordWrite
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -4515,6 +5223,70 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/patients/{id}/disclosures/{disclosure}/amendments (the `AmendDisclosure` operationId).
 	AmendDisclosure(ctx context.Context, id string, disclosure openapi_types.UUID, params *AmendDisclosureParams, body AmendDisclosureJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListRecords List a patient's health records, newest care first
+	//
+	// Which records there are for the caller depends on their kind and sensitivity, and on who wrote them: what a caller may not see is not there. Records without a date come last. What was entered in error is left out. The source of a record is in the answer about that record only.
+	//
+	// Corresponds with GET /api/v1/patients/{id}/records (the `ListRecords` operationId).
+	ListRecords(ctx context.Context, id string, params *ListRecordsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateRecordWithBody Add a health record
+	//
+	// The caller becomes its author. A nurse adds observations and immunizations, a clinician every kind. A record is as sensitive as its codes make it (lists of HIV, substance use, mental health and the like), and as its author says. With an Idempotency-Key the same request can be sent again after whatever went wrong.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/patients/{id}/records (the `CreateRecord` operationId).
+	CreateRecordWithBody(ctx context.Context, id string, params *CreateRecordParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateRecord Add a health record
+	//
+	// The caller becomes its author. A nurse adds observations and immunizations, a clinician every kind. A record is as sensitive as its codes make it (lists of HIV, substance use, mental health and the like), and as its author says. With an Idempotency-Key the same request can be sent again after whatever went wrong.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/patients/{id}/records (the `CreateRecord` operationId).
+	CreateRecord(ctx context.Context, id string, params *CreateRecordParams, body CreateRecordJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteRecord Mark a health record as entered in error
+	//
+	// It is in no list any more; read by its id it says entered_in_error, and what it was stays among its versions. For its author within 24 hours, and for an admin with a second factor.
+	//
+	// Corresponds with DELETE /api/v1/patients/{id}/records/{record} (the `DeleteRecord` operationId).
+	DeleteRecord(ctx context.Context, id string, record string, params *DeleteRecordParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetRecord Read a health record
+	//
+	// With its source, the FHIR resource that it came from, where the caller may see that. A record that the caller may not see does not exist for them.
+	//
+	// Corresponds with GET /api/v1/patients/{id}/records/{record} (the `GetRecord` operationId).
+	GetRecord(ctx context.Context, id string, record string, params *GetRecordParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateRecordWithBody Change a health record
+	//
+	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/v1/patients/{id}/records/{record} (the `UpdateRecord` operationId).
+	UpdateRecordWithBody(ctx context.Context, id string, record string, params *UpdateRecordParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateRecordWithApplicationMergePatchPlusJSONBody Change a health record
+	//
+	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+	//
+	// Takes a body of the `application/merge-patch+json` content type.
+	//
+	// Corresponds with PATCH /api/v1/patients/{id}/records/{record} (the `UpdateRecord` operationId).
+	UpdateRecordWithApplicationMergePatchPlusJSONBody(ctx context.Context, id string, record string, params *UpdateRecordParams, body UpdateRecordApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListRecordVersions List the versions of a health record, newest first
+	//
+	// As the caller may see each. Versions that differ only in what the caller does not see are one.
+	//
+	// Corresponds with GET /api/v1/patients/{id}/records/{record}/versions (the `ListRecordVersions` operationId).
+	ListRecordVersions(ctx context.Context, id string, record string, params *ListRecordVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RestorePatient Restore a deleted patient
 	//
@@ -5176,6 +5948,150 @@ func (c *Client) AmendDisclosureWithBody(ctx context.Context, id string, disclos
 // Corresponds with POST /api/v1/patients/{id}/disclosures/{disclosure}/amendments (the `AmendDisclosure` operationId).
 func (c *Client) AmendDisclosure(ctx context.Context, id string, disclosure openapi_types.UUID, params *AmendDisclosureParams, body AmendDisclosureJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAmendDisclosureRequest(c.Server, id, disclosure, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRecords List a patient's health records, newest care first
+//
+// Which records there are for the caller depends on their kind and sensitivity, and on who wrote them: what a caller may not see is not there. Records without a date come last. What was entered in error is left out. The source of a record is in the answer about that record only.
+//
+// Corresponds with GET /api/v1/patients/{id}/records (the `ListRecords` operationId).
+func (c *Client) ListRecords(ctx context.Context, id string, params *ListRecordsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRecordsRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateRecordWithBody Add a health record
+//
+// The caller becomes its author. A nurse adds observations and immunizations, a clinician every kind. A record is as sensitive as its codes make it (lists of HIV, substance use, mental health and the like), and as its author says. With an Idempotency-Key the same request can be sent again after whatever went wrong.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/patients/{id}/records (the `CreateRecord` operationId).
+func (c *Client) CreateRecordWithBody(ctx context.Context, id string, params *CreateRecordParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateRecordRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateRecord Add a health record
+//
+// The caller becomes its author. A nurse adds observations and immunizations, a clinician every kind. A record is as sensitive as its codes make it (lists of HIV, substance use, mental health and the like), and as its author says. With an Idempotency-Key the same request can be sent again after whatever went wrong.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/patients/{id}/records (the `CreateRecord` operationId).
+func (c *Client) CreateRecord(ctx context.Context, id string, params *CreateRecordParams, body CreateRecordJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateRecordRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteRecord Mark a health record as entered in error
+//
+// It is in no list any more; read by its id it says entered_in_error, and what it was stays among its versions. For its author within 24 hours, and for an admin with a second factor.
+//
+// Corresponds with DELETE /api/v1/patients/{id}/records/{record} (the `DeleteRecord` operationId).
+func (c *Client) DeleteRecord(ctx context.Context, id string, record string, params *DeleteRecordParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteRecordRequest(c.Server, id, record, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetRecord Read a health record
+//
+// With its source, the FHIR resource that it came from, where the caller may see that. A record that the caller may not see does not exist for them.
+//
+// Corresponds with GET /api/v1/patients/{id}/records/{record} (the `GetRecord` operationId).
+func (c *Client) GetRecord(ctx context.Context, id string, record string, params *GetRecordParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetRecordRequest(c.Server, id, record, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateRecordWithBody Change a health record
+//
+// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/v1/patients/{id}/records/{record} (the `UpdateRecord` operationId).
+func (c *Client) UpdateRecordWithBody(ctx context.Context, id string, record string, params *UpdateRecordParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateRecordRequestWithBody(c.Server, id, record, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateRecordWithApplicationMergePatchPlusJSONBody Change a health record
+//
+// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+//
+// Takes a body of the `application/merge-patch+json` content type.
+//
+// Corresponds with PATCH /api/v1/patients/{id}/records/{record} (the `UpdateRecord` operationId).
+func (c *Client) UpdateRecordWithApplicationMergePatchPlusJSONBody(ctx context.Context, id string, record string, params *UpdateRecordParams, body UpdateRecordApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateRecordRequestWithApplicationMergePatchPlusJSONBody(c.Server, id, record, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRecordVersions List the versions of a health record, newest first
+//
+// As the caller may see each. Versions that differ only in what the caller does not see are one.
+//
+// Corresponds with GET /api/v1/patients/{id}/records/{record}/versions (the `ListRecordVersions` operationId).
+func (c *Client) ListRecordVersions(ctx context.Context, id string, record string, params *ListRecordVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRecordVersionsRequest(c.Server, id, record, params)
 	if err != nil {
 		return nil, err
 	}
@@ -8120,6 +9036,660 @@ func NewAmendDisclosureRequestWithBody(server string, id string, disclosure open
 	return req, nil
 }
 
+// NewListRecordsRequest constructs an http.Request for the ListRecords method
+func NewListRecordsRequest(server string, id string, params *ListRecordsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/%s/records", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.To != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCreateRecordRequest calls the generic CreateRecord builder with application/json body
+func NewCreateRecordRequest(server string, id string, params *CreateRecordParams, body CreateRecordJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateRecordRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewCreateRecordRequestWithBody constructs an http.Request for the CreateRecord method, with any body, and a specified content type
+func NewCreateRecordRequestWithBody(server string, id string, params *CreateRecordParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/%s/records", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam4 string
+
+			headerParam4, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam4)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteRecordRequest constructs an http.Request for the DeleteRecord method
+func NewDeleteRecordRequest(server string, id string, record string, params *DeleteRecordParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "record", record, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/%s/records/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam4 string
+
+			headerParam4, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam4)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetRecordRequest constructs an http.Request for the GetRecord method
+func NewGetRecordRequest(server string, id string, record string, params *GetRecordParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "record", record, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/%s/records/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewUpdateRecordRequestWithApplicationMergePatchPlusJSONBody calls the generic UpdateRecord builder with application/merge-patch+json body
+func NewUpdateRecordRequestWithApplicationMergePatchPlusJSONBody(server string, id string, record string, params *UpdateRecordParams, body UpdateRecordApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateRecordRequestWithBody(server, id, record, params, "application/merge-patch+json", bodyReader)
+}
+
+// NewUpdateRecordRequestWithBody constructs an http.Request for the UpdateRecord method, with any body, and a specified content type
+func NewUpdateRecordRequestWithBody(server string, id string, record string, params *UpdateRecordParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "record", record, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/%s/records/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam4 string
+
+			headerParam4, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam4)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListRecordVersionsRequest constructs an http.Request for the ListRecordVersions method
+func NewListRecordVersionsRequest(server string, id string, record string, params *ListRecordVersionsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "record", record, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/%s/records/%s/versions", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewRestorePatientRequest constructs an http.Request for the RestorePatient method
 func NewRestorePatientRequest(server string, id string, params *RestorePatientParams) (*http.Request, error) {
 	var err error
@@ -8760,6 +10330,78 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/patients/{id}/disclosures/{disclosure}/amendments (the `AmendDisclosure` operationId).
 	AmendDisclosureWithResponse(ctx context.Context, id string, disclosure openapi_types.UUID, params *AmendDisclosureParams, body AmendDisclosureJSONRequestBody, reqEditors ...RequestEditorFn) (*AmendDisclosureResponse, error)
+
+	// ListRecordsWithResponse List a patient's health records, newest care first
+	//
+	// Which records there are for the caller depends on their kind and sensitivity, and on who wrote them: what a caller may not see is not there. Records without a date come last. What was entered in error is left out. The source of a record is in the answer about that record only.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/patients/{id}/records (the `ListRecords` operationId).
+	ListRecordsWithResponse(ctx context.Context, id string, params *ListRecordsParams, reqEditors ...RequestEditorFn) (*ListRecordsResponse, error)
+
+	// CreateRecordWithBodyWithResponse Add a health record
+	//
+	// The caller becomes its author. A nurse adds observations and immunizations, a clinician every kind. A record is as sensitive as its codes make it (lists of HIV, substance use, mental health and the like), and as its author says. With an Idempotency-Key the same request can be sent again after whatever went wrong.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/patients/{id}/records (the `CreateRecord` operationId).
+	CreateRecordWithBodyWithResponse(ctx context.Context, id string, params *CreateRecordParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateRecordResponse, error)
+
+	// CreateRecordWithResponse Add a health record
+	//
+	// The caller becomes its author. A nurse adds observations and immunizations, a clinician every kind. A record is as sensitive as its codes make it (lists of HIV, substance use, mental health and the like), and as its author says. With an Idempotency-Key the same request can be sent again after whatever went wrong.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/patients/{id}/records (the `CreateRecord` operationId).
+	CreateRecordWithResponse(ctx context.Context, id string, params *CreateRecordParams, body CreateRecordJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateRecordResponse, error)
+
+	// DeleteRecordWithResponse Mark a health record as entered in error
+	//
+	// It is in no list any more; read by its id it says entered_in_error, and what it was stays among its versions. For its author within 24 hours, and for an admin with a second factor.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/patients/{id}/records/{record} (the `DeleteRecord` operationId).
+	DeleteRecordWithResponse(ctx context.Context, id string, record string, params *DeleteRecordParams, reqEditors ...RequestEditorFn) (*DeleteRecordResponse, error)
+
+	// GetRecordWithResponse Read a health record
+	//
+	// With its source, the FHIR resource that it came from, where the caller may see that. A record that the caller may not see does not exist for them.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/patients/{id}/records/{record} (the `GetRecord` operationId).
+	GetRecordWithResponse(ctx context.Context, id string, record string, params *GetRecordParams, reqEditors ...RequestEditorFn) (*GetRecordResponse, error)
+
+	// UpdateRecordWithBodyWithResponse Change a health record
+	//
+	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/v1/patients/{id}/records/{record} (the `UpdateRecord` operationId).
+	UpdateRecordWithBodyWithResponse(ctx context.Context, id string, record string, params *UpdateRecordParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateRecordResponse, error)
+
+	// UpdateRecordWithApplicationMergePatchPlusJSONBodyWithResponse Change a health record
+	//
+	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+	//
+	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/v1/patients/{id}/records/{record} (the `UpdateRecord` operationId).
+	UpdateRecordWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id string, record string, params *UpdateRecordParams, body UpdateRecordApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateRecordResponse, error)
+
+	// ListRecordVersionsWithResponse List the versions of a health record, newest first
+	//
+	// As the caller may see each. Versions that differ only in what the caller does not see are one.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/patients/{id}/records/{record}/versions (the `ListRecordVersions` operationId).
+	ListRecordVersionsWithResponse(ctx context.Context, id string, record string, params *ListRecordVersionsParams, reqEditors ...RequestEditorFn) (*ListRecordVersionsResponse, error)
 
 	// RestorePatientWithResponse Restore a deleted patient
 	//
@@ -10294,6 +11936,339 @@ func (r AmendDisclosureResponse) ContentType() string {
 	return ""
 }
 
+// ListRecordsResponse200Headers the declared response headers of an HTTP 200 response for ListRecords
+type ListRecordsResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type ListRecordsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeListRecordBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListRecordsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListRecordsResponse) GetJSON200() *EnvelopeListRecordBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListRecordsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListRecordsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListRecordsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListRecordsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListRecordsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateRecordResponse201Headers the declared response headers of an HTTP 201 response for CreateRecord
+type CreateRecordResponse201Headers struct {
+	AuditEventId *string
+	ETag         *string
+	Location     *string
+	XRequestId   *openapi_types.UUID
+}
+
+type CreateRecordResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *EnvelopeRecordBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreateRecordResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateRecordResponse) GetJSON201() *EnvelopeRecordBody {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateRecordResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateRecordResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateRecordResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateRecordResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateRecordResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// DeleteRecordResponse204Headers the declared response headers of an HTTP 204 response for DeleteRecord
+type DeleteRecordResponse204Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type DeleteRecordResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers204 the parsed response headers for an HTTP 204 response
+	Headers204 *DeleteRecordResponse204Headers
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteRecordResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteRecordResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteRecordResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteRecordResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteRecordResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetRecordResponse200Headers the declared response headers of an HTTP 200 response for GetRecord
+type GetRecordResponse200Headers struct {
+	AuditEventId *string
+	ETag         *string
+	XRequestId   *openapi_types.UUID
+}
+
+type GetRecordResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeRecordBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetRecordResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetRecordResponse) GetJSON200() *EnvelopeRecordBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetRecordResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetRecordResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetRecordResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetRecordResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetRecordResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateRecordResponse200Headers the declared response headers of an HTTP 200 response for UpdateRecord
+type UpdateRecordResponse200Headers struct {
+	AuditEventId *string
+	ETag         *string
+	XRequestId   *openapi_types.UUID
+}
+
+type UpdateRecordResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeRecordBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *UpdateRecordResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateRecordResponse) GetJSON200() *EnvelopeRecordBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UpdateRecordResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateRecordResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateRecordResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateRecordResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateRecordResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListRecordVersionsResponse200Headers the declared response headers of an HTTP 200 response for ListRecordVersions
+type ListRecordVersionsResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type ListRecordVersionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeListRecordBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListRecordVersionsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListRecordVersionsResponse) GetJSON200() *EnvelopeListRecordBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListRecordVersionsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListRecordVersionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListRecordVersionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListRecordVersionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListRecordVersionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // RestorePatientResponse200Headers the declared response headers of an HTTP 200 response for RestorePatient
 type RestorePatientResponse200Headers struct {
 	AuditEventId *string
@@ -11002,6 +12977,126 @@ func (c *ClientWithResponses) AmendDisclosureWithResponse(ctx context.Context, i
 		return nil, err
 	}
 	return ParseAmendDisclosureResponse(rsp)
+}
+
+// ListRecordsWithResponse List a patient's health records, newest care first
+//
+// Which records there are for the caller depends on their kind and sensitivity, and on who wrote them: what a caller may not see is not there. Records without a date come last. What was entered in error is left out. The source of a record is in the answer about that record only.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/patients/{id}/records (the `ListRecords` operationId).
+func (c *ClientWithResponses) ListRecordsWithResponse(ctx context.Context, id string, params *ListRecordsParams, reqEditors ...RequestEditorFn) (*ListRecordsResponse, error) {
+	rsp, err := c.ListRecords(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListRecordsResponse(rsp)
+}
+
+// CreateRecordWithBodyWithResponse Add a health record
+//
+// The caller becomes its author. A nurse adds observations and immunizations, a clinician every kind. A record is as sensitive as its codes make it (lists of HIV, substance use, mental health and the like), and as its author says. With an Idempotency-Key the same request can be sent again after whatever went wrong.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/patients/{id}/records (the `CreateRecord` operationId).
+func (c *ClientWithResponses) CreateRecordWithBodyWithResponse(ctx context.Context, id string, params *CreateRecordParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateRecordResponse, error) {
+	rsp, err := c.CreateRecordWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateRecordResponse(rsp)
+}
+
+// CreateRecordWithResponse Add a health record
+//
+// The caller becomes its author. A nurse adds observations and immunizations, a clinician every kind. A record is as sensitive as its codes make it (lists of HIV, substance use, mental health and the like), and as its author says. With an Idempotency-Key the same request can be sent again after whatever went wrong.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/patients/{id}/records (the `CreateRecord` operationId).
+func (c *ClientWithResponses) CreateRecordWithResponse(ctx context.Context, id string, params *CreateRecordParams, body CreateRecordJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateRecordResponse, error) {
+	rsp, err := c.CreateRecord(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateRecordResponse(rsp)
+}
+
+// DeleteRecordWithResponse Mark a health record as entered in error
+//
+// It is in no list any more; read by its id it says entered_in_error, and what it was stays among its versions. For its author within 24 hours, and for an admin with a second factor.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/patients/{id}/records/{record} (the `DeleteRecord` operationId).
+func (c *ClientWithResponses) DeleteRecordWithResponse(ctx context.Context, id string, record string, params *DeleteRecordParams, reqEditors ...RequestEditorFn) (*DeleteRecordResponse, error) {
+	rsp, err := c.DeleteRecord(ctx, id, record, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteRecordResponse(rsp)
+}
+
+// GetRecordWithResponse Read a health record
+//
+// With its source, the FHIR resource that it came from, where the caller may see that. A record that the caller may not see does not exist for them.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/patients/{id}/records/{record} (the `GetRecord` operationId).
+func (c *ClientWithResponses) GetRecordWithResponse(ctx context.Context, id string, record string, params *GetRecordParams, reqEditors ...RequestEditorFn) (*GetRecordResponse, error) {
+	rsp, err := c.GetRecord(ctx, id, record, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetRecordResponse(rsp)
+}
+
+// UpdateRecordWithBodyWithResponse Change a health record
+//
+// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/v1/patients/{id}/records/{record} (the `UpdateRecord` operationId).
+func (c *ClientWithResponses) UpdateRecordWithBodyWithResponse(ctx context.Context, id string, record string, params *UpdateRecordParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateRecordResponse, error) {
+	rsp, err := c.UpdateRecordWithBody(ctx, id, record, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateRecordResponse(rsp)
+}
+
+// UpdateRecordWithApplicationMergePatchPlusJSONBodyWithResponse Change a health record
+//
+// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+//
+// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/v1/patients/{id}/records/{record} (the `UpdateRecord` operationId).
+func (c *ClientWithResponses) UpdateRecordWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, id string, record string, params *UpdateRecordParams, body UpdateRecordApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateRecordResponse, error) {
+	rsp, err := c.UpdateRecordWithApplicationMergePatchPlusJSONBody(ctx, id, record, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateRecordResponse(rsp)
+}
+
+// ListRecordVersionsWithResponse List the versions of a health record, newest first
+//
+// As the caller may see each. Versions that differ only in what the caller does not see are one.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/patients/{id}/records/{record}/versions (the `ListRecordVersions` operationId).
+func (c *ClientWithResponses) ListRecordVersionsWithResponse(ctx context.Context, id string, record string, params *ListRecordVersionsParams, reqEditors ...RequestEditorFn) (*ListRecordVersionsResponse, error) {
+	rsp, err := c.ListRecordVersions(ctx, id, record, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListRecordVersionsResponse(rsp)
 }
 
 // RestorePatientWithResponse Restore a deleted patient
@@ -12513,6 +14608,348 @@ func ParseAmendDisclosureResponse(rsp *http.Response) (*AmendDisclosureResponse,
 			headers.XRequestId = &value
 		}
 		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListRecordsResponse parses an HTTP response from a ListRecordsWithResponse call
+func ParseListRecordsResponse(rsp *http.Response) (*ListRecordsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListRecordsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeListRecordBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListRecordsResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCreateRecordResponse parses an HTTP response from a CreateRecordWithResponse call
+func ParseCreateRecordResponse(rsp *http.Response) (*CreateRecordResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateRecordResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest EnvelopeRecordBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreateRecordResponse201Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeleteRecordResponse parses an HTTP response from a DeleteRecordWithResponse call
+func ParseDeleteRecordResponse(rsp *http.Response) (*DeleteRecordResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteRecordResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		var headers DeleteRecordResponse204Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers204 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetRecordResponse parses an HTTP response from a GetRecordWithResponse call
+func ParseGetRecordResponse(rsp *http.Response) (*GetRecordResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetRecordResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeRecordBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetRecordResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUpdateRecordResponse parses an HTTP response from a UpdateRecordWithResponse call
+func ParseUpdateRecordResponse(rsp *http.Response) (*UpdateRecordResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateRecordResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeRecordBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers UpdateRecordResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListRecordVersionsResponse parses an HTTP response from a ListRecordVersionsWithResponse call
+func ParseListRecordVersionsResponse(rsp *http.Response) (*ListRecordVersionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListRecordVersionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeListRecordBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListRecordVersionsResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil

@@ -323,11 +323,7 @@ func (s *Service) diagnosis(it *intake, b *Bundle, rows []pgdb.RecordsForUpdateR
 			return "", err
 		}
 		if h.Kind == med.KindCondition && h.Active {
-			old := med.Record{ID: med.RecordID(r.ID), Kind: h.Kind, Active: true, Start: med.PHI(h.Start)}
-			for _, c := range h.Codes {
-				old.Codes = append(old.Codes, med.Code{System: med.PHI(c.System), Code: med.PHI(c.Code), Display: med.PHI(c.Display)})
-			}
-			all = append(all, old)
+			all = append(all, h.record(med.RecordID(r.ID), it.patient))
 		}
 	}
 	return fhir.Diagnosis(all), nil
@@ -408,13 +404,14 @@ func (s *Service) sealRecords(it *intake, records []med.Record, have map[string]
 		}
 		where, version := recordRow(it.practice, it.patient, r.ID), int64(1)
 		if old, ok := have[string(r.ID)]; ok {
-			same, err := s.sameSource(it, where, old.Sealed, digest[:])
+			h, err := openHeader(it.key, where, old.Sealed)
 			if err != nil {
 				return nil, err
 			}
-			if same {
-				continue
+			if h.InError || bytes.Equal(h.Digest, digest[:]) {
+				continue // what somebody here marked as wrong does not come back
 			}
+			r.Sensitivity = med.Strictest(r.Sensitivity, h.Mark)
 			version = old.Version + 1
 		}
 		r.Sensitivity = med.Strictest(r.Sensitivity, fhir.Sensitivity(r))
@@ -429,14 +426,6 @@ func (s *Service) sealRecords(it *intake, records []med.Record, have map[string]
 		out.ids, out.versions, out.sealed = append(out.ids, string(r.ID)), append(out.versions, version), append(out.sealed, sealed)
 	}
 	return out, nil
-}
-
-func (s *Service) sameSource(it *intake, where envelope.RowID, sealed, digest []byte) (bool, error) {
-	h, err := openHeader(it.key, where, sealed)
-	if err != nil {
-		return false, err
-	}
-	return bytes.Equal(h.Digest, digest), nil
 }
 
 // openHeader opens what a list of records needs to know of one.

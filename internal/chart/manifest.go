@@ -140,7 +140,7 @@ func doubtPatient(key *envelope.PatientKey, version int64, row *postgres.Manifes
 	return nil
 }
 
-// chartOf reads what there is of a chart that LockPatient has locked, before it
+// chartOf reads what there is of a chart that LockChart has locked, before it
 // is changed.
 func (s *Service) chartOf(ctx context.Context, tx pgx.Tx, id med.PatientID, version int64) (*chartState, error) {
 	now, err := s.db.Q.ChartState(ctx, tx, string(id))

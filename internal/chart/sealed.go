@@ -42,6 +42,15 @@ type (
 		Active      bool            `json:"active,omitempty"`
 		// Digest of the source, keyed: whether an import brings something new.
 		Digest []byte `json:"digest,omitempty"`
+		// By is who wrote it here, issuer and subject, and At when, in Unix
+		// milliseconds. Sealed, so that nobody becomes an author by UPDATE. An
+		// imported record has neither.
+		By string `json:"by,omitempty"`
+		At int64  `json:"at,omitempty"`
+		// Mark is what its author said of its sensitivity; of an imported one what
+		// its source says. It is never less closed than this.
+		Mark    med.Sensitivity `json:"mark,omitempty"`
+		InError bool            `json:"in_error,omitempty"`
 	}
 	sealedCode struct {
 		System  string `json:"system,omitempty"`
@@ -162,10 +171,7 @@ func maskShapeless(p *med.Patient, f med.Field) {
 func recordFields(r *med.Record, digest []byte) (map[string][]byte, error) {
 	h := sealedHeader{
 		Kind: r.Kind, Type: r.Type, Status: r.Status.Reveal(), Start: r.Start.Reveal(), End: r.End.Reveal(),
-		Author: r.Author.Reveal(), Sensitivity: r.Sensitivity, Active: r.Active, Digest: digest,
-	}
-	for _, c := range r.Codes {
-		h.Codes = append(h.Codes, sealedCode{c.System.Reveal(), c.Code.Reveal(), c.Display.Reveal()})
+		Author: r.Author.Reveal(), Sensitivity: r.Sensitivity, Active: r.Active, Digest: digest, Codes: sealedCodes(r.Codes), Mark: r.Sensitivity,
 	}
 	header, err := json.Marshal(h)
 	if err != nil {
@@ -188,6 +194,30 @@ func recordFields(r *med.Record, digest []byte) (map[string][]byte, error) {
 		out[fieldSource] = envelope.Compress([]byte(r.Source.Reveal()))
 	}
 	return out, nil
+}
+
+func sealedCodes(in []med.Code) []sealedCode {
+	var out []sealedCode
+	for _, c := range in {
+		out = append(out, sealedCode{c.System.Reveal(), c.Code.Reveal(), c.Display.Reveal()})
+	}
+	return out
+}
+
+func codesOf(in []sealedCode) []med.Code {
+	var out []med.Code
+	for _, c := range in {
+		out = append(out, med.Code{System: med.PHI(c.System), Code: med.PHI(c.Code), Display: med.PHI(c.Display)})
+	}
+	return out
+}
+
+// record is what the header says of a record.
+func (h *sealedHeader) record(id med.RecordID, patient med.PatientID) med.Record {
+	return med.Record{
+		ID: id, Patient: patient, Kind: h.Kind, Type: h.Type, Codes: codesOf(h.Codes), Status: med.PHI(h.Status), Start: med.PHI(h.Start), End: med.PHI(h.End),
+		Author: med.PHI(h.Author), Sensitivity: h.Sensitivity, Active: h.Active, InError: h.InError,
+	}
 }
 
 func reveal(in []med.PHI) []string {

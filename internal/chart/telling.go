@@ -117,11 +117,18 @@ var deeds = map[string]deed{
 	"break_glass_end":     {"ended an emergency access to WHOSE record", "end an emergency access to WHOSE record"},
 	"break_glass_review":  {"reviewed an emergency access to WHOSE record", "review an emergency access to WHOSE record"},
 	"break_glass_overdue": {"reminded of the review of an emergency access to WHOSE record", "remind of the review of an emergency access to WHOSE record"},
+	// Of one entry of a record, by the type of what was changed too.
+	"record.create": {"added to WHOSE record", "add to WHOSE record"},
+	"record.update": {"changed an entry of WHOSE record", "change an entry of WHOSE record"},
+	"record.delete": {"marked an entry of WHOSE record as made in error", "mark an entry of WHOSE record as made in error"},
 }
 
 // sentence says what happened.
 func sentence(subject, whose string, r *postgres.TrailRow, d *audit.Detail) string {
-	act, known := deeds[r.Action]
+	act, known := deeds[r.ResourceType+"."+r.Action]
+	if !known {
+		act, known = deeds[r.Action]
+	}
 	switch {
 	case subject == "You" && r.Action == "read_disclosures":
 		act = deed{"looked at whom WHOSE record was disclosed to", "look at whom WHOSE record was disclosed to"}

@@ -92,6 +92,30 @@ func exercises() map[string]exercise {
 			},
 			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) { w.send(t, r) }},
 		},
+		"list-records": {as: "clinician"},
+		"create-record": {
+			as: "clinician", body: func(testing.TB, *world) any { return newRecord() },
+			in: func(testing.TB, *world) map[string]string {
+				return map[string]string{"Idempotency-Key": med.NewUUID(time.Now())}
+			},
+			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) {
+				w.send(t, r)
+				other := newRecord()
+				other["note"] = "another"
+				r.body = marshal(t, other)
+			}},
+		},
+		"get-record":           {as: "clinician", in: func(t testing.TB, w *world) map[string]string { return w.record(t, false) }},
+		"list-record-versions": {as: "clinician", in: func(t testing.TB, w *world) map[string]string { return w.record(t, false) }},
+		"update-record": {
+			as: "clinician", in: func(t testing.TB, w *world) map[string]string { return w.record(t, true) },
+			body:    func(testing.TB, *world) any { return map[string]any{"note": "changed"} },
+			provoke: map[string]func(testing.TB, *world, *request){"stale": stale, "precondition-required": unconditional, "conflict": inError},
+		},
+		"delete-record": {
+			as: "clinician", in: func(t testing.TB, w *world) map[string]string { return w.record(t, true) },
+			provoke: map[string]func(testing.TB, *world, *request){"stale": stale, "precondition-required": unconditional, "conflict": inError},
+		},
 		"record-disclosure": {
 			as: "clinician", body: func(testing.TB, *world) any { return disclosed() },
 			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) {
@@ -204,6 +228,36 @@ func disclosed() map[string]any {
 // newPatient is a patient as they are made.
 func newPatient() map[string]any {
 	return map[string]any{"name": map[string]any{"family": "Exercise", "given": []string{"New"}}, "dob": "1990-01-02"}
+}
+
+// newRecord is a record as they are made.
+func newRecord() map[string]any {
+	return map[string]any{
+		"kind": "observation", "status": "final", "effective": map[string]any{"start": "2026-03-01"}, "value": map[string]any{"quantity": "5.4 %"},
+		"code": []any{map[string]any{"system": "http://loinc.org", "code": "4548-4", "display": "Hemoglobin A1c"}},
+	}
+}
+
+// record makes a record of alice, and names it and the state it is in.
+func (w *world) record(t testing.TB, match bool) map[string]string {
+	t.Helper()
+	r := &request{op: w.operation(t, "create-record"), method: "POST", token: w.tokens["clinician"], path: map[string]string{"id": string(w.alice)}, body: marshal(t, newRecord()), header: map[string]string{}}
+	a := w.send(t, r)
+	out := map[string]string{"record": a.data(t)["id"].(string)}
+	if match {
+		out["If-Match"] = a.header.Get("ETag")
+	}
+	return out
+}
+
+// inError marks the record of the request as entered in error, and sees it so.
+func inError(t testing.TB, w *world, r *request) {
+	d := &request{op: w.operation(t, "delete-record"), method: "DELETE", token: w.tokens["clinician"], path: r.path, header: map[string]string{"If-Match": r.header["If-Match"]}}
+	if a := w.send(t, d); a.status != 204 {
+		t.Fatalf("%s\ngot %d %s", d, a.status, a.body)
+	}
+	g := &request{op: w.operation(t, "get-record"), method: "GET", token: w.tokens["clinician"], path: r.path, header: map[string]string{}}
+	r.header["If-Match"] = w.send(t, g).header.Get("ETag")
 }
 
 // another makes one more patient of North, and returns their id.

@@ -241,21 +241,43 @@ func rulingOf(r *pb.Ruling) *med.Ruling {
 	for rel, d := range r.GetDecisions() {
 		out.Decisions[med.Relation(rel)] = decisionOf(d)
 	}
-	for _, r := range r.GetRecords() {
-		rel := med.Relation(r.GetRelation())
-		if out.Records == nil {
-			out.Records = make(map[med.Relation]*med.RecordTable, 1)
-		}
-		if out.Records[rel] == nil {
-			out.Records[rel] = &med.RecordTable{}
-		}
-		out.Records[rel].Decide(decisionOf(r.GetDecision()), r.GetCells()...)
+	out.Records = tablesOf(r.GetRecords())
+	if out.Reads = tablesOf(r.GetReads()); out.Reads == nil {
+		out.Reads = out.Records
 	}
+	treats(out)
 	if g := r.GetGrant(); g != nil {
 		out.Grant = &med.Grant{
 			ID: g.GetId(), Opened: g.GetOpened(), OpenedAt: time.Unix(g.GetOpenedAt(), 0), ExpiresAt: time.Unix(g.GetExpiresAt(), 0),
 			ReasonCode: g.GetReasonCode(), Signed: g.GetSigned(), PageP1: g.GetPageP1(),
 		}
+	}
+	return out
+}
+
+// treats says of who treats the patient what is said of the whole practice, in
+// the one of the two tables that makes no difference: so that both are there.
+func treats(r *med.Ruling) {
+	const treating, practice = med.RelationTreating, med.RelationSamePractice
+	switch {
+	case r.Records[treating] != nil && r.Reads != nil && r.Reads[treating] == nil:
+		r.Reads[treating] = r.Reads[practice]
+	case r.Reads[treating] != nil && r.Records != nil && r.Records[treating] == nil:
+		r.Records[treating], r.Decisions[treating] = r.Records[practice], r.Decisions[practice]
+	}
+}
+
+func tablesOf(rs []*pb.RecordDecision) map[med.Relation]*med.RecordTable {
+	if len(rs) == 0 {
+		return nil
+	}
+	out := make(map[med.Relation]*med.RecordTable, 1)
+	for _, r := range rs {
+		rel := med.Relation(r.GetRelation())
+		if out[rel] == nil {
+			out[rel] = &med.RecordTable{}
+		}
+		out[rel].Decide(decisionOf(r.GetDecision()), r.GetCells()...)
 	}
 	return out
 }

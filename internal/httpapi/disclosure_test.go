@@ -78,7 +78,7 @@ func TestRecordADisclosure(t *testing.T) {
 		"an unknown basis":    {`{` + strings.Replace(one, "public_health", "curiosity", 1) + `,"disclosed_on":"2026-03-01"}`, "/basis"},
 		"a day that is none":  {`{` + one + `,"disclosed_on":"2026-02-30"}`, "/disclosed_on"},
 		"an id that is none":  {`{"id":"7",` + one + `,"disclosed_on":"2026-03-01"}`, "/id"},
-		"an unknown property": {`{` + one + `,"disclosed_on":"2026-03-01","author":"me"}`, "/"},
+		"an unknown property": {`{` + one + `,"disclosed_on":"2026-03-01","writer":"me"}`, "/"},
 		"no recipient":        {`{"basis":"public_health","description":"x"}`, "/recipient"},
 	} {
 		if got := post(t, url, tc.body); got.status != 422 || !strings.Contains(got.body, `"pointer":"`+tc.at+`"`) {

@@ -107,6 +107,7 @@ func contract() *huma.OpenAPI {
 		Servers: []*huma.Server{{URL: "/"}},
 		Tags: []*huma.Tag{
 			{Name: "patients", Description: "Patients as the caller may see them."},
+			{Name: "records", Description: "Health records, as far as the caller may see them."},
 			{Name: "audit", Description: "Who saw what, when, and why."},
 			{Name: "treatment", Description: "Who has to do with whom: appointments and assignments."},
 			{Name: "break-glass", Description: "Emergency access: who opened it, and who reviewed it."},

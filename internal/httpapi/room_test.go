@@ -65,11 +65,13 @@ type ward struct {
 	accountAsk med.AccountingAsk
 
 	// What is to become of a patient.
-	patch med.Patch
-	once  med.Once
-	seen  string
-	by    string // what a search is by, and for
-	probe med.Patient
+	patch      med.Patch
+	once       med.Once
+	seen       string
+	by         string // what a search is by, and for
+	probe      med.Patient
+	recordAsk  med.RecordAsk
+	recordPage med.Page
 
 	mu    sync.Mutex
 	asked []med.Caller
@@ -171,6 +173,40 @@ func (w *ward) SearchPatients(_ context.Context, c med.Caller, by string, probe 
 	w.remember(c)
 	w.by, w.probe = by, probe
 	return &med.PatientPage{Patients: []*med.PatientView{alice()}, Event: eventID}, nil
+}
+
+func (w *ward) CreateRecord(_ context.Context, c med.Caller, _ med.PatientID, p med.Patch, o med.Once) (*med.RecordView, error) {
+	w.remember(c)
+	w.patch, w.once = p, o
+	return aRecord(), nil
+}
+
+func (w *ward) ReadRecord(_ context.Context, c med.Caller, _ med.PatientID, _ med.RecordID) (*med.RecordView, error) {
+	w.remember(c)
+	return aRecord(), nil
+}
+
+func (w *ward) ReadRecords(_ context.Context, c med.Caller, _ med.PatientID, ask med.RecordAsk, p med.Page) (*med.RecordPage, error) {
+	w.remember(c)
+	w.recordAsk, w.recordPage = ask, p
+	return &med.RecordPage{Records: []med.RecordView{*aRecord()}, Next: "further", Event: eventID}, nil
+}
+
+func (w *ward) ReadVersions(_ context.Context, c med.Caller, _ med.PatientID, _ med.RecordID) (*med.RecordPage, error) {
+	w.remember(c)
+	return &med.RecordPage{Records: []med.RecordView{*aRecord()}, Event: eventID}, nil
+}
+
+func (w *ward) UpdateRecord(_ context.Context, c med.Caller, _ med.PatientID, _ med.RecordID, seen string, p med.Patch) (*med.RecordView, error) {
+	w.remember(c)
+	w.patch, w.seen = p, seen
+	return aRecord(), nil
+}
+
+func (w *ward) DeleteRecord(_ context.Context, c med.Caller, _ med.PatientID, _ med.RecordID, seen string) (med.EventID, error) {
+	w.remember(c)
+	w.seen = seen
+	return eventID, nil
 }
 
 func (w *ward) ReadAccessLog(ctx context.Context, c med.Caller, id med.PatientID, limit int) ([]med.AccessEvent, med.EventID, error) {

@@ -61,6 +61,7 @@ func newRouter(s *Server) (router, error) {
 	s.disclosureRoutes(&r)
 	s.treatmentRoutes(&r)
 	s.glassRoutes(&r)
+	s.recordRoutes(&r)
 	return r, s.docsRoutes(&r)
 }
 

@@ -96,8 +96,42 @@ type Record struct {
 	// Source is the FHIR resource the record came from, whole.
 	Source PHI
 
+	// InError: it was marked as entered in error.
+	InError bool
+
 	Version              int64
 	CreatedAt, UpdatedAt time.Time
+}
+
+// RecordView is a record as one caller may see it. What it hides was never
+// opened.
+type RecordView struct {
+	Record
+	View View
+	// Tag names what is seen here, as of a patient. Version and UpdatedAt are
+	// there for those only from whom nothing is hidden.
+	Tag string
+	// Event is the audit entry of this call.
+	Event EventID
+	// Suspect: the chart is not what its manifest says, or that is not there. An
+	// alarm was raised.
+	Suspect bool
+}
+
+// RecordAsk says which records are wanted: of one kind, when it is named; of
+// care from one day to another, both included, where they are days.
+type RecordAsk struct {
+	Kind     Kind
+	From, To Day
+}
+
+// RecordPage is one page of records, newest care first.
+type RecordPage struct {
+	Records []RecordView
+	Next    string // cursor of the next page; "" on the last
+	View    View
+	Event   EventID
+	Suspect bool
 }
 
 // Code is one coding of a concept.

@@ -125,4 +125,7 @@ type Ruling struct {
 	// Records is, of an action on records, what may be done to which of them.
 	// Decisions then says only whether there is any.
 	Records map[Relation]*RecordTable
+	// Reads is which of them may be read: Records, of reading. What may not be
+	// read is not there, whatever the action.
+	Reads map[Relation]*RecordTable
 }

@@ -167,6 +167,7 @@ func TestAttacks(t *testing.T) {
 		{"writing", writing},
 		{"changing as a person", changing},
 		{"looking for patients", searching},
+		{"records, their versions and manifests", recordsAndManifests},
 		{"writing the trail", writingTheTrail},
 		{"forging a grant", forgingAGrant},
 		{"disclosures", disclosures},

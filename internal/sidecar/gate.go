@@ -154,13 +154,14 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 	if aboutGrants(q) {
 		return s.mayGrants(ctx, id, c, q)
 	}
-	ruled, err := s.decide(ctx, engine, policy.Input{
+	asked := policy.Input{
 		Subject: policy.Subject{Roles: c.Caller.Roles, MFA: mfa, Grant: emergency || standing != nil, ReasonGiven: q.GetAccessReason() != ""},
 		Action:  q.GetAction(),
 		Resource: policy.Resource{
 			Type: q.GetResourceType(), Kind: kindAsked(q), Sensitivity: med.SensitivityNormal, State: stateOf(q.GetAction()),
 		},
-	})
+	}
+	ruled, err := s.decide(ctx, engine, asked)
 	if err != nil {
 		s.cfg.Log.ErrorContext(ctx, "policy not evaluated", slog.String("revision", engine.Revision()))
 		return refuse(id, "denied", "policy_error")
@@ -170,6 +171,15 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 		decisions = map[string]*pb.Decision{string(med.RelationSamePractice): decisions[string(med.RelationSamePractice)]}
 	}
 	ruling := &pb.Ruling{Decisions: decisions, Records: ruled.records, Revision: engine.Revision()}
+	if q.GetResourceType() == "record" && q.GetAction() != "read" {
+		asked.Action = "read"
+		reads, err := s.decide(ctx, engine, asked)
+		if err != nil {
+			s.cfg.Log.ErrorContext(ctx, "policy not evaluated", slog.String("revision", engine.Revision()))
+			return refuse(id, "denied", "policy_error")
+		}
+		ruling.Reads = reads.records
+	}
 	if !anyAllowed(decisions) {
 		return &pb.Answer{Id: id, Answer: &pb.Answer_Ruling{Ruling: ruling}}
 	}

@@ -34,6 +34,35 @@ func (q *Queries) AddManifest(ctx context.Context, db DBTX, arg AddManifestParam
 	return err
 }
 
+const addRecord = `-- name: AddRecord :one
+insert into medirecord.record (patient_id, id, practice_id, version, dek_version, sealed, event_id)
+values ($1, $2, $3, 1, $4, $5, $6)
+returning created_at
+`
+
+type AddRecordParams struct {
+	PatientID  string
+	ID         string
+	PracticeID string
+	DekVersion int32
+	Sealed     []byte
+	EventID    string
+}
+
+func (q *Queries) AddRecord(ctx context.Context, db DBTX, arg AddRecordParams) (time.Time, error) {
+	row := db.QueryRow(ctx, addRecord,
+		arg.PatientID,
+		arg.ID,
+		arg.PracticeID,
+		arg.DekVersion,
+		arg.Sealed,
+		arg.EventID,
+	)
+	var created_at time.Time
+	err := row.Scan(&created_at)
+	return created_at, err
+}
+
 const addRecords = `-- name: AddRecords :execrows
 insert into medirecord.record (patient_id, id, practice_id, version, dek_version, sealed, event_id)
 select $1, r.id, $2, 1, $3, r.sealed, $4
@@ -91,6 +120,36 @@ func (q *Queries) ChangeManifest(ctx context.Context, db DBTX, arg ChangeManifes
 	return result.RowsAffected(), nil
 }
 
+const changeRecord = `-- name: ChangeRecord :one
+update medirecord.record
+   set version = version + 1, dek_version = $1, sealed = $2, event_id = $3, updated_at = clock_timestamp()
+ where patient_id = $4 and id = $5 and version = $6
+returning updated_at
+`
+
+type ChangeRecordParams struct {
+	DekVersion int32
+	Sealed     []byte
+	EventID    string
+	PatientID  string
+	ID         string
+	Version    int64
+}
+
+func (q *Queries) ChangeRecord(ctx context.Context, db DBTX, arg ChangeRecordParams) (time.Time, error) {
+	row := db.QueryRow(ctx, changeRecord,
+		arg.DekVersion,
+		arg.Sealed,
+		arg.EventID,
+		arg.PatientID,
+		arg.ID,
+		arg.Version,
+	)
+	var updated_at time.Time
+	err := row.Scan(&updated_at)
+	return updated_at, err
+}
+
 const changeRecords = `-- name: ChangeRecords :execrows
 update medirecord.record
    set version = r.version, dek_version = $1, sealed = r.sealed, event_id = $2, updated_at = clock_timestamp()
@@ -133,7 +192,7 @@ type ChartStateRow struct {
 	Versions []int64
 }
 
-// ChartState is what there is of a chart: read after LockPatient.
+// ChartState is what there is of a chart: read after LockChart.
 func (q *Queries) ChartState(ctx context.Context, db DBTX, patientID string) (ChartStateRow, error) {
 	row := db.QueryRow(ctx, chartState, patientID)
 	var i ChartStateRow
@@ -141,11 +200,11 @@ func (q *Queries) ChartState(ctx context.Context, db DBTX, patientID string) (Ch
 	return i, err
 }
 
-const lockPatient = `-- name: LockPatient :one
+const lockChart = `-- name: LockChart :one
 select practice_id, version, dek_version, key_state, sealed from medirecord.patient where id = $1 for update
 `
 
-type LockPatientRow struct {
+type LockChartRow struct {
 	PracticeID string
 	Version    int64
 	DekVersion int32
@@ -153,11 +212,11 @@ type LockPatientRow struct {
 	Sealed     []byte
 }
 
-// LockPatient is the first statement of whatever changes a chart: changes of one
+// LockChart is the first statement of whatever changes a chart: changes of one
 // chart go one after the other.
-func (q *Queries) LockPatient(ctx context.Context, db DBTX, id string) (LockPatientRow, error) {
-	row := db.QueryRow(ctx, lockPatient, id)
-	var i LockPatientRow
+func (q *Queries) LockChart(ctx context.Context, db DBTX, id string) (LockChartRow, error) {
+	row := db.QueryRow(ctx, lockChart, id)
+	var i LockChartRow
 	err := row.Scan(
 		&i.PracticeID,
 		&i.Version,

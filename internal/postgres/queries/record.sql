@@ -12,12 +12,12 @@ update medirecord.record
   from (select unnest(@ids::text[]) as id, unnest(@versions::bigint[]) as version, unnest(@sealed::bytea[]) as sealed) r
  where record.patient_id = @patient_id and record.id = r.id and record.version = r.version - 1;
 
--- LockPatient is the first statement of whatever changes a chart: changes of one
+-- LockChart is the first statement of whatever changes a chart: changes of one
 -- chart go one after the other.
--- name: LockPatient :one
+-- name: LockChart :one
 select practice_id, version, dek_version, key_state, sealed from medirecord.patient where id = @id for update;
 
--- ChartState is what there is of a chart: read after LockPatient.
+-- ChartState is what there is of a chart: read after LockChart.
 -- name: ChartState :one
 select coalesce(array_agg(r.id), '{}')::text[] as ids, coalesce(array_agg(r.version), '{}')::bigint[] as versions
   from medirecord.record r
@@ -51,3 +51,14 @@ select patient_id::text, told::text, told_in::text, coalesce(found, '')::text as
 
 -- name: ManifestTold :one
 select medirecord.manifest_told(@practice_id::text, @patient_id::text)::boolean;
+
+-- name: AddRecord :one
+insert into medirecord.record (patient_id, id, practice_id, version, dek_version, sealed, event_id)
+values (@patient_id, @id, @practice_id, 1, @dek_version, @sealed, @event_id)
+returning created_at;
+
+-- name: ChangeRecord :one
+update medirecord.record
+   set version = version + 1, dek_version = @dek_version, sealed = @sealed, event_id = @event_id, updated_at = clock_timestamp()
+ where patient_id = @patient_id and id = @id and version = @version
+returning updated_at;

@@ -894,7 +894,10 @@ type Ruling struct {
 	Strict    bool                 `protobuf:"varint,8,opt,name=strict,proto3" json:"strict,omitempty"`                        // the context opens a patient's rows only against a ticket of the trail
 	// Of an action on records: what may be done to which. decisions then says only
 	// whether there is any record of that relation that it may be done to.
-	Records       []*RecordDecision `protobuf:"bytes,12,rep,name=records,proto3" json:"records,omitempty"`
+	Records []*RecordDecision `protobuf:"bytes,12,rep,name=records,proto3" json:"records,omitempty"`
+	// Of an action on records other than reading: which of them may be read. What
+	// may not be read is not there, whatever the action.
+	Reads         []*RecordDecision `protobuf:"bytes,13,rep,name=reads,proto3" json:"reads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -988,6 +991,13 @@ func (x *Ruling) GetStrict() bool {
 func (x *Ruling) GetRecords() []*RecordDecision {
 	if x != nil {
 		return x.Records
+	}
+	return nil
+}
+
+func (x *Ruling) GetReads() []*RecordDecision {
+	if x != nil {
+		return x.Reads
 	}
 	return nil
 }
@@ -1740,7 +1750,7 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\vpractice_id\x18\x02 \x01(\tR\n" +
 	"practiceId\x12 \n" +
 	"\fon_behalf_of\x18\x03 \x01(\tR\n" +
-	"onBehalfOf\"\x9d\x03\n" +
+	"onBehalfOf\"\xd2\x03\n" +
 	"\x06Ruling\x12B\n" +
 	"\tdecisions\x18\x01 \x03(\v2$.medirecord.v1.Ruling.DecisionsEntryR\tdecisions\x12\x18\n" +
 	"\acontext\x18\x02 \x01(\tR\acontext\x12\x14\n" +
@@ -1751,7 +1761,8 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\x05grant\x18\x06 \x01(\v2\x14.medirecord.v1.GrantR\x05grant\x12\x1a\n" +
 	"\brevision\x18\a \x01(\tR\brevision\x12\x16\n" +
 	"\x06strict\x18\b \x01(\bR\x06strict\x127\n" +
-	"\arecords\x18\f \x03(\v2\x1d.medirecord.v1.RecordDecisionR\arecords\x1aU\n" +
+	"\arecords\x18\f \x03(\v2\x1d.medirecord.v1.RecordDecisionR\arecords\x123\n" +
+	"\x05reads\x18\r \x03(\v2\x1d.medirecord.v1.RecordDecisionR\x05reads\x1aU\n" +
 	"\x0eDecisionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
 	"\x05value\x18\x02 \x01(\v2\x17.medirecord.v1.DecisionR\x05value:\x028\x01\"w\n" +
@@ -1878,20 +1889,21 @@ var file_medirecord_v1_gate_proto_depIdxs = []int32{
 	21, // 11: medirecord.v1.Ruling.decisions:type_name -> medirecord.v1.Ruling.DecisionsEntry
 	14, // 12: medirecord.v1.Ruling.grant:type_name -> medirecord.v1.Grant
 	12, // 13: medirecord.v1.Ruling.records:type_name -> medirecord.v1.RecordDecision
-	13, // 14: medirecord.v1.RecordDecision.decision:type_name -> medirecord.v1.Decision
-	16, // 15: medirecord.v1.Attest.entries:type_name -> medirecord.v1.Entry
-	0,  // 16: medirecord.v1.Attested.attestations:type_name -> medirecord.v1.Attestation
-	20, // 17: medirecord.v1.Mints.mints:type_name -> medirecord.v1.Mint
-	13, // 18: medirecord.v1.Ruling.DecisionsEntry.value:type_name -> medirecord.v1.Decision
-	1,  // 19: medirecord.v1.GateService.Ask:input_type -> medirecord.v1.Questions
-	18, // 20: medirecord.v1.GateService.Minted:input_type -> medirecord.v1.Settled
-	3,  // 21: medirecord.v1.GateService.Ask:output_type -> medirecord.v1.Answers
-	19, // 22: medirecord.v1.GateService.Minted:output_type -> medirecord.v1.Mints
-	21, // [21:23] is the sub-list for method output_type
-	19, // [19:21] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	12, // 14: medirecord.v1.Ruling.reads:type_name -> medirecord.v1.RecordDecision
+	13, // 15: medirecord.v1.RecordDecision.decision:type_name -> medirecord.v1.Decision
+	16, // 16: medirecord.v1.Attest.entries:type_name -> medirecord.v1.Entry
+	0,  // 17: medirecord.v1.Attested.attestations:type_name -> medirecord.v1.Attestation
+	20, // 18: medirecord.v1.Mints.mints:type_name -> medirecord.v1.Mint
+	13, // 19: medirecord.v1.Ruling.DecisionsEntry.value:type_name -> medirecord.v1.Decision
+	1,  // 20: medirecord.v1.GateService.Ask:input_type -> medirecord.v1.Questions
+	18, // 21: medirecord.v1.GateService.Minted:input_type -> medirecord.v1.Settled
+	3,  // 22: medirecord.v1.GateService.Ask:output_type -> medirecord.v1.Answers
+	19, // 23: medirecord.v1.GateService.Minted:output_type -> medirecord.v1.Mints
+	22, // [22:24] is the sub-list for method output_type
+	20, // [20:22] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_medirecord_v1_gate_proto_init() }
