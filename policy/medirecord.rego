@@ -89,8 +89,6 @@ permits := {
 		"open": {"nurse": "any_practice_fresh", "clinician": "any_practice_fresh"},
 		# The role in the token and the X-Break-Glass-Reason header.
 		"open_by_header": {"break_glass": "any_practice"},
-		# Who is this person? Name and birth date of at most three, in any practice.
-		"lookup": {"clinician": "any_practice", "break_glass": "any_practice"},
 		"read": {"nurse": "any_practice", "clinician": "any_practice", "break_glass": "any_practice", "admin": "staff", "officer": "staff"},
 		"end": {"nurse": "any_practice", "clinician": "any_practice", "break_glass": "any_practice", "admin": "staff", "officer": "staff"},
 		# Never by who opened it, see section 6.
@@ -344,7 +342,7 @@ notify contains "officer" if grant_used
 notify contains "officer" if {
 	allow
 	input.resource.type == "break_glass"
-	input.action in {"open", "open_by_header", "lookup"}
+	input.action in {"open", "open_by_header"}
 }
 
 default max_rows := 0

@@ -105,25 +105,12 @@ func (m *Maintenance) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := m.forget(ctx, list.Context); err != nil {
-		return err
-	}
 	for _, p := range practices {
 		if err := m.sweepPractice(ctx, &me, p); err != nil {
 			return fmt.Errorf("practice %s: %w", p, err)
 		}
 	}
 	return nil
-}
-
-// forget drops emergency lookups of yesterday.
-func (m *Maintenance) forget(ctx context.Context, signed string) error {
-	return m.cfg.DB.InTx(ctx, signed, func(tx pgx.Tx) error {
-		if err := m.cfg.DB.Q.ForgetCandidates(ctx, tx); err != nil {
-			return err
-		}
-		return m.cfg.DB.Q.ForgetLookups(ctx, tx)
-	})
 }
 
 func (m *Maintenance) sweepPractice(ctx context.Context, me *med.Caller, practice med.PracticeID) error {

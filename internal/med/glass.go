@@ -65,32 +65,6 @@ type GlassPage struct {
 	Event  EventID
 }
 
-// LookupAsk asks, in an emergency, who has this family name and birth date, in
-// any practice.
-type LookupAsk struct {
-	Family, DOB PHI
-	ReasonCode  string
-	Reason      PHI
-}
-
-// Candidate is somebody who has them.
-type Candidate struct {
-	ID       PatientID
-	Practice PracticeID
-	Name     PHI
-	DOB      PHI
-}
-
-// Lookup is the answer: at most MaxCandidates, or that there are too many.
-type Lookup struct {
-	Candidates []Candidate
-	TooMany    bool
-	Event      EventID
-}
-
-// MaxCandidates is how many a lookup shows. Of more it tells only that.
-const MaxCandidates = 3
-
 // CheckText returns a reason or note that was sent in a body, trimmed. It
 // reports Invalid, at the pointer, for one that CheckReason would not take.
 func CheckText(pointer string, s PHI) (PHI, error) {

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/policy"
@@ -16,16 +14,15 @@ import (
 	pb "github.com/medirecord/medirecord/proto/medirecord/v1"
 )
 
-// aboutGrants reports whether a question is about grants that were opened, or is
-// an emergency lookup, and not about opening one.
+// aboutGrants reports whether a question is about grants that were opened, and
+// not about opening one.
 func aboutGrants(q *pb.May) bool {
-	return q.GetResourceType() == "break_glass" && slices.Contains([]string{"read", "end", "review", "lookup"}, q.GetAction())
+	return q.GetResourceType() == "break_glass" && slices.Contains([]string{"read", "end", "review"}, q.GetAction())
 }
 
 // mayGrants says what the caller may do with grants: with one that is named, or,
 // reading, with all they may see. self is the decision on the caller's own,
-// same_practice on those of others that are about their practice's patients. It
-// says the same of a lookup, which has no grant.
+// same_practice on those of others that are about their practice's patients.
 func (s *Service) mayGrants(ctx context.Context, id uint64, c *token.Claims, q *pb.May) *pb.Answer {
 	named := strings.ToLower(q.GetGrantId())
 	if named != "" && !med.IsUUID(named) || named == "" && (q.GetAction() == "end" || q.GetAction() == "review") {
@@ -49,51 +46,10 @@ func (s *Service) mayGrants(ctx context.Context, id uint64, c *token.Claims, q *
 	if !anyAllowed(ruling.GetDecisions()) {
 		return &pb.Answer{Id: id, Answer: &pb.Answer_Ruling{Ruling: ruling}}
 	}
-	if q.GetAction() == "lookup" && !s.lookups.take([2]string{c.Caller.Issuer, c.Caller.Subject}, q.GetPatientId() != "", s.cfg.Now()) {
-		s.cfg.Log.ErrorContext(ctx, "ALERT emergency lookups beyond care", slog.String("subject", c.Caller.Subject))
-		return refuse(id, "rate_limited", "lookups")
-	}
 	return s.mint(ctx, id, ruling, token.Context{
 		Issuer: c.Caller.Issuer, Subject: c.Caller.Subject, Roles: words(c.Caller.Roles), Practice: c.Caller.Practice,
 		Action: "break_glass." + q.GetAction(), Patient: q.GetPatientId(), Self: string(c.Caller.Patient), Grant: named,
 		Admin:   mfa != med.MFANone && slices.Contains(c.Caller.Roles, med.RoleAdmin),
 		Session: c.Caller.Session,
 	}, q.GetEventId())
-}
-
-// The lookups of one person within an hour, and the patients that each may show.
-const (
-	mostLookups    = 20
-	mostCandidates = 3
-)
-
-// lookups counts them, in memory; the hour is that of the clock, begun anew.
-type lookups struct {
-	mu   sync.Mutex
-	hour int64
-	by   map[[2]string]*[2]int // asked, shown
-}
-
-// take reports whether the person may have one more: a lookup, or a candidate of
-// those they made.
-func (l *lookups) take(who [2]string, candidate bool, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if hour := now.Unix() / 3600; hour != l.hour || l.by == nil {
-		l.hour, l.by = hour, map[[2]string]*[2]int{}
-	}
-	n := l.by[who]
-	if n == nil {
-		n = &[2]int{}
-		l.by[who] = n
-	}
-	switch {
-	case candidate && n[1] < n[0]*mostCandidates:
-		n[1]++
-	case !candidate && n[0] < mostLookups:
-		n[0]++
-	default:
-		return false
-	}
-	return true
 }

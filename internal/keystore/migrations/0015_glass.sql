@@ -1,9 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 --
--- Keys for break-glass (decision 0023): the reason of a grant that is opened is
--- sealed under the audit key of the patient's practice; an emergency lookup
--- makes each practice's tag of one name and birth date, and opens its
--- candidates one by one.
+-- Keys for break-glass: the reason of a grant that is opened is sealed under the
+-- audit key of the patient's practice.
 
 set role medirecord_owner;
 grant usage on schema keys to medirecord_context;
@@ -33,8 +31,4 @@ reset role;
 set role medirecord_owner;
 create policy reason on keys.practice_key for select to medirecord_keys
   using (purpose = 'audit' and practice_id = (select ctx.glass_practice()));
-create policy lookup on keys.practice_key for select to medirecord_keys
-  using (purpose = 'index' and (select ctx.fact('action')) = 'break_glass.lookup' and (select ctx.fact('patient')) is null);
-create policy candidate on keys.patient_key for select to medirecord_keys
-  using (patient_id = (select case when ctx.fact('action') = 'break_glass.lookup' then ctx.fact('patient') end));
 reset role;

@@ -10,53 +10,6 @@ import (
 	"time"
 )
 
-const askLookup = `-- name: AskLookup :exec
-insert into medirecord.lookup (nonce, actor, session, digest, event_id) values ($1, $2, $3, $4, $5)
-`
-
-type AskLookupParams struct {
-	Nonce   string
-	Actor   string
-	Session string
-	Digest  []byte
-	EventID string
-}
-
-func (q *Queries) AskLookup(ctx context.Context, db DBTX, arg AskLookupParams) error {
-	_, err := db.Exec(ctx, askLookup,
-		arg.Nonce,
-		arg.Actor,
-		arg.Session,
-		arg.Digest,
-		arg.EventID,
-	)
-	return err
-}
-
-const candidate = `-- name: Candidate :one
-select c.practice_id::text as practice_id, c.version::bigint as version, c.dek_version::integer as dek_version, c.sealed::bytea as sealed
-  from medirecord.read_candidate($1::text) c
-`
-
-type CandidateRow struct {
-	PracticeID string
-	Version    int64
-	DekVersion int32
-	Sealed     []byte
-}
-
-func (q *Queries) Candidate(ctx context.Context, db DBTX, lookup string) (CandidateRow, error) {
-	row := db.QueryRow(ctx, candidate, lookup)
-	var i CandidateRow
-	err := row.Scan(
-		&i.PracticeID,
-		&i.Version,
-		&i.DekVersion,
-		&i.Sealed,
-	)
-	return i, err
-}
-
 const endGrant = `-- name: EndGrant :one
 update medirecord.break_glass set ended_at = clock_timestamp(), ended_by = $1
  where id = $2 and ended_at is null and expires_at > clock_timestamp()
@@ -154,24 +107,6 @@ func (q *Queries) ExpireGrants(ctx context.Context, db DBTX, practiceID string) 
 		return nil, err
 	}
 	return items, nil
-}
-
-const forgetCandidates = `-- name: ForgetCandidates :exec
-delete from medirecord.lookup_candidate c where exists (select from medirecord.lookup l where l.nonce = c.nonce and l.asked_at < clock_timestamp() - interval '24 hours')
-`
-
-func (q *Queries) ForgetCandidates(ctx context.Context, db DBTX) error {
-	_, err := db.Exec(ctx, forgetCandidates)
-	return err
-}
-
-const forgetLookups = `-- name: ForgetLookups :exec
-delete from medirecord.lookup l where l.asked_at < clock_timestamp() - interval '24 hours'
-`
-
-func (q *Queries) ForgetLookups(ctx context.Context, db DBTX) error {
-	_, err := db.Exec(ctx, forgetLookups)
-	return err
 }
 
 const grant = `-- name: Grant :one
@@ -412,42 +347,6 @@ func (q *Queries) GrantsBy(ctx context.Context, db DBTX, arg GrantsByParams) ([]
 			&i.ReviewEvent,
 			&i.ReviewedAt,
 		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const lookUp = `-- name: LookUp :many
-select coalesce(l.patient_id, '')::text as patient_id, coalesce(l.practice_id, '')::text as practice_id, l.many::boolean as many
-  from medirecord.lookup($1::text[], $2::bytea[]) l
-`
-
-type LookUpParams struct {
-	Practices []string
-	Tags      [][]byte
-}
-
-type LookUpRow struct {
-	PatientID  string
-	PracticeID string
-	Many       bool
-}
-
-func (q *Queries) LookUp(ctx context.Context, db DBTX, arg LookUpParams) ([]LookUpRow, error) {
-	rows, err := db.Query(ctx, lookUp, arg.Practices, arg.Tags)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []LookUpRow{}
-	for rows.Next() {
-		var i LookUpRow
-		if err := rows.Scan(&i.PatientID, &i.PracticeID, &i.Many); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

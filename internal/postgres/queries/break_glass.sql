@@ -66,20 +66,3 @@ update medirecord.break_glass g set escalated_at = clock_timestamp()
  where g.practice_id = @practice_id and g.escalated_at is null and g.ended_at is not null and g.opened_at < clock_timestamp() - interval '24 hours'
    and not exists (select from medirecord.glass_review r where r.grant_id = g.id)
 returning id, patient_id, reason_code, event_id, call_id;
-
--- name: AskLookup :exec
-insert into medirecord.lookup (nonce, actor, session, digest, event_id) values (@nonce, @actor, @session, @digest, @event_id);
-
--- name: LookUp :many
-select coalesce(l.patient_id, '')::text as patient_id, coalesce(l.practice_id, '')::text as practice_id, l.many::boolean as many
-  from medirecord.lookup(@practices::text[], @tags::bytea[]) l;
-
--- name: Candidate :one
-select c.practice_id::text as practice_id, c.version::bigint as version, c.dek_version::integer as dek_version, c.sealed::bytea as sealed
-  from medirecord.read_candidate(@lookup::text) c;
-
--- name: ForgetCandidates :exec
-delete from medirecord.lookup_candidate c where exists (select from medirecord.lookup l where l.nonce = c.nonce and l.asked_at < clock_timestamp() - interval '24 hours');
-
--- name: ForgetLookups :exec
-delete from medirecord.lookup l where l.asked_at < clock_timestamp() - interval '24 hours';

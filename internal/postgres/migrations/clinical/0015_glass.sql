@@ -1,8 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 --
--- Break-glass with its review (rules.md section 4; decision 0023): who may open
--- a grant, use it, see it, end it and review it; and the emergency lookup of a
--- patient across practices.
+-- Break-glass with its review (rules.md section 4): who may open a grant, use it,
+-- see it, end it and review it.
 --
 -- A context names the one grant that it is about: the one that it opens or
 -- stands on (patient.read, record.read, break_glass.open), or the one that is
@@ -31,34 +30,8 @@ create table medirecord.glass_review (
   reviewed_at timestamptz(3) not null default clock_timestamp()
 );
 
--- One question for a patient across practices: which, is a digest of keyed tags.
-create table medirecord.lookup (
-  nonce    text primary key, -- of its context, which asks this and nothing else
-  actor    text not null,
-  session  text not null,
-  digest   bytea not null check (length(digest) = 32),
-  event_id uuid not null,
-  asked_at timestamptz(3) not null default clock_timestamp(),
-  asked_tx xid8 not null default pg_current_xact_id()
-);
-create table medirecord.lookup_candidate (
-  nonce       text not null references medirecord.lookup (nonce),
-  patient_id  text not null,
-  practice_id text not null,
-  found_tx    xid8 not null default pg_current_xact_id(),
-  primary key (nonce, patient_id)
-);
-
-do $$
-declare
-  t text;
-begin
-  foreach t in array array['glass_review', 'lookup', 'lookup_candidate'] loop
-    execute format('alter table medirecord.%I enable row level security', t);
-    execute format('alter table medirecord.%I force row level security', t);
-  end loop;
-end
-$$;
+alter table medirecord.glass_review enable row level security;
+alter table medirecord.glass_review force row level security;
 
 -- The doors of a grant: to use it, to its opener, to the patient's practice; one
 -- by its name, or with the others. What a person chose comes last, so that no
@@ -179,96 +152,4 @@ create policy write_of_grant_swept on audit.event for insert to medirecord_worke
          and action in ('break_glass_end', 'break_glass_overdue') and resource_type = 'break_glass'
          and exists (select from medirecord.break_glass g where g.id::text = resource_id and g.patient_id = event.patient_id and g.practice_id = event.patient_practice)
          and occurred_at between clock_timestamp() - interval '10 minutes' and clock_timestamp() + interval '1 minute');
-
--- The lookup. Its context names no patient; it may know which practices there
--- are, and asks one question, which is committed before it is answered: nobody
--- goes through names by ROLLBACK.
-create policy lookup on medirecord.practice for select to medirecord_app
-  using ((select ctx.fact('action')) = 'break_glass.lookup' and (select ctx.fact('patient')) is null);
-grant insert (nonce, actor, session, digest, event_id) on medirecord.lookup to medirecord_app;
-create policy ask on medirecord.lookup for insert to medirecord_app
-  with check ((select ctx.fact('action')) = 'break_glass.lookup' and (select ctx.fact('patient')) is null and (select ctx.fact('svc')) is null
-         and nonce = (select ctx.fact('nonce')) and actor = (select ctx.actor()) and session = (select ctx.fact('sid')));
-grant select on medirecord.lookup to medirecord_reader;
-grant select, insert (nonce, patient_id, practice_id) on medirecord.lookup_candidate to medirecord_reader;
-create policy gated on medirecord.lookup for select to medirecord_reader using (true);
-create policy gated on medirecord.lookup_candidate to medirecord_reader using (true) with check (true);
--- The database forgets what was asked within a day.
-grant select (asked_at), delete on medirecord.lookup to medirecord_worker;
-grant select (nonce), delete on medirecord.lookup_candidate to medirecord_worker;
-grant select (nonce) on medirecord.lookup to medirecord_worker;
-create policy sweep on medirecord.lookup to medirecord_worker
-  using ((select ctx.fact('action')) = 'practice.list' and asked_at < clock_timestamp() - interval '24 hours');
-create policy sweep on medirecord.lookup_candidate to medirecord_worker
-  using ((select ctx.fact('action')) = 'practice.list' and exists (select from medirecord.lookup l where l.nonce = lookup_candidate.nonce));
-grant create on schema medirecord to medirecord_reader;
-reset role;
-
-set role medirecord_reader;
--- lookup answers the one question of its context: who has, in one of the
--- practices, that practice's tag of the family name and birth date. Up to three
--- patients, and of more only that they are more.
-create function medirecord.lookup(practices text[], tags bytea[]) returns table (patient_id text, practice_id text, many boolean)
-language plpgsql volatile security definer set search_path = pg_catalog rows 4
-as $$
-#variable_conflict use_column
-declare
-  asked text := ctx.fact('nonce');
-  whom text[];
-  them text[];
-begin
-  if ctx.fact('action') is distinct from 'break_glass.lookup' or ctx.fact('patient') is not null or not exists (
-       select from medirecord.lookup l
-        where l.nonce = asked and l.actor = ctx.actor() and l.asked_tx is distinct from pg_current_xact_id_if_assigned()
-          and l.digest = (select sha256(coalesce(string_agg(convert_to(q.practice, 'UTF8') || '\x00'::bytea || q.tag, ''::bytea order by q.n), ''::bytea))
-                            from unnest(practices, tags) with ordinality as q(practice, tag, n))) then
-    raise exception 'medirecord: this context did not ask this' using errcode = '42501';
-  end if;
-  select array_agg(f.patient_id), array_agg(f.practice_id) into whom, them from (
-    select b.patient_id, b.practice_id
-      from unnest(practices, tags) as q(practice, tag)
-      join medirecord.blind_index b on b.practice_id = q.practice and b.field = 'family_dob' and b.tag = q.tag
-      join medirecord.patient p on p.id = b.patient_id and p.deleted_at is null and p.key_state = 'active'
-     limit 4) f;
-  if cardinality(whom) > 3 then
-    return query select null::text, null::text, true;
-    return;
-  end if;
-  insert into medirecord.lookup_candidate (nonce, patient_id, practice_id)
-    select asked, c.patient, c.practice from unnest(whom, them) as c(patient, practice)
-    on conflict do nothing;
-  return query select c.patient, c.practice, false from unnest(whom, them) as c(patient, practice);
-end
-$$;
-revoke all on function medirecord.lookup(text[], bytea[]) from public;
-grant execute on function medirecord.lookup(text[], bytea[]) to medirecord_app;
-
--- read_candidate reads the context's patient, if the lookup with this nonce
--- found them, and was asked by the context's own person and session a moment
--- ago. The key of name and birth date is the key of the row; what else of it is
--- opened is the API's to leave.
-create function medirecord.read_candidate(lookup text)
-returns table (practice_id text, version bigint, dek_version integer, sealed bytea)
-language plpgsql stable security definer set search_path = pg_catalog rows 1
-as $$
-#variable_conflict use_column
-begin
-  if ctx.fact('action') is distinct from 'break_glass.lookup' then
-    return;
-  end if;
-  return query
-    select p.practice_id, p.version, p.dek_version, p.sealed
-      from medirecord.lookup l
-      join medirecord.lookup_candidate c on c.nonce = l.nonce and c.patient_id = ctx.fact('patient')
-       and c.found_tx is distinct from pg_current_xact_id_if_assigned()
-      join medirecord.patient p on p.id = c.patient_id and p.practice_id = c.practice_id and p.deleted_at is null and p.key_state = 'active'
-     where l.nonce = read_candidate.lookup and l.actor = ctx.actor() and l.session = ctx.fact('sid') and l.asked_at > clock_timestamp() - interval '1 minute';
-end
-$$;
-revoke all on function medirecord.read_candidate(text) from public;
-grant execute on function medirecord.read_candidate(text) to medirecord_app;
-reset role;
-
-set role medirecord_owner;
-revoke create on schema medirecord from medirecord_reader;
 reset role;
