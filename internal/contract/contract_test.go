@@ -183,7 +183,7 @@ func (w *world) refuses(t *testing.T, op *operation, seen *provoked) {
 		r := w.good(t, op)
 		r.token = w.tokens[who]
 		seen.note(op, w.expect(t, r))
-		for _, nowhere := range []string{"a resource that is not there", "a part that is not there", "another patient's"} {
+		for _, nowhere := range []string{"a resource that is not there", "a part that is not there", "a patient that is not there", "another patient's"} {
 			r := w.good(t, op)
 			r.token = w.tokens[who]
 			if twists[nowhere](w, r) {
@@ -236,6 +236,16 @@ var twists = map[string]func(*world, *request) bool{
 			}
 		}
 		return false
+	},
+	"a patient that is not there": func(_ *world, r *request) bool {
+		nobody := "nobody-" + med.NewUUID(time.Now())
+		if r.query["patient_id"] != "" {
+			r.query["patient_id"] = nobody
+			return true
+		}
+		before := r.body
+		r.body = bytes.Replace(r.body, []byte(`"patient_id":"`+string(alice)+`"`), []byte(`"patient_id":"`+nobody+`"`), 1)
+		return !bytes.Equal(before, r.body)
 	},
 	"another patient's": func(w *world, r *request) bool {
 		if len(r.path) < 2 || r.path["id"] == "" {
