@@ -60,7 +60,7 @@ func (s secret) shown(who string, r *request) bool {
 		return true
 	case s.readers == "":
 		return false
-	case role == "break_glass" || r.header["X-Break-Glass-Reason"] != "":
+	case role == "break_glass":
 		// An emergency opens a patient of any practice: the one that is named.
 		return strings.Contains(r.target(), string(s.patient))
 	}
