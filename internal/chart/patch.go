@@ -84,7 +84,7 @@ func patchedField(f med.Field, raw []byte, have func(med.Field) ([]byte, error))
 	}
 	var text string
 	if json.Unmarshal(raw, &text) != nil {
-		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not a string"}, nil
+		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not a string"}, nil //nolint:nilerr // the sender's mistake, told as one
 	}
 	if text == "" {
 		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "empty: send null to take it away"}, nil
@@ -127,7 +127,7 @@ func patchedParts[T any](f med.Field, raw []byte, have func(med.Field) ([]byte, 
 	}
 	var patch map[string]json.RawMessage
 	if json.Unmarshal(raw, &patch) != nil || patch == nil {
-		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not an object"}, nil
+		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not an object"}, nil //nolint:nilerr // the sender's mistake, told as one
 	}
 	for name, v := range patch {
 		if string(v) == "null" {
@@ -144,7 +144,7 @@ func patchedParts[T any](f med.Field, raw []byte, have func(med.Field) ([]byte, 
 	d := json.NewDecoder(bytes.NewReader(merged))
 	d.DisallowUnknownFields()
 	if d.Decode(&v) != nil {
-		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not one, or with an unknown part"}, nil
+		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not one, or with an unknown part"}, nil //nolint:nilerr // the sender's mistake, told as one
 	}
 	if plain, err = json.Marshal(v); err != nil || string(plain) == "{}" {
 		return nil, nil, err

@@ -390,6 +390,7 @@ func TestRoutesNeedACaller(t *testing.T) {
 		switch {
 		case w.Code == http.StatusOK:
 			opened = append(opened, route.Path)
+		case w.Code == http.StatusMethodNotAllowed: // reaches no handler of ours
 		case w.Code != http.StatusUnauthorized:
 			t.Errorf("%s %s: got %d, want 401", route.Method, path, w.Code)
 		}

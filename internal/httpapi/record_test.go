@@ -30,8 +30,10 @@ func TestRecordsOverHTTP(t *testing.T) {
 	t.Run("a record has its shape, its tag and its source as it came", func(t *testing.T) {
 		t.Parallel()
 		a := ask(t, http.MethodGet, url+one)
-		for _, want := range []string{`"kind":"observation"`, `"code":[{"system":"http://loinc.org","code":"4548-4","display":"Hemoglobin A1c"}]`, `"effective":{"start":"2026-03-01"}`,
-			`"value":{"quantity":"5.4 %"}`, `"source":{"resourceType":"Observation","id":"rec-1"}`, `"version":3`, `"view":{"masked":[],"hidden":[]}`} {
+		for _, want := range []string{
+			`"kind":"observation"`, `"code":[{"system":"http://loinc.org","code":"4548-4","display":"Hemoglobin A1c"}]`, `"effective":{"start":"2026-03-01"}`,
+			`"value":{"quantity":"5.4 %"}`, `"source":{"resourceType":"Observation","id":"rec-1"}`, `"version":3`, `"view":{"masked":[],"hidden":[]}`,
+		} {
 			if !strings.Contains(a.body, want) {
 				t.Errorf("got %s, want %s in it", a.body, want)
 			}
