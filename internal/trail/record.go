@@ -103,18 +103,16 @@ select $2 - b.first_index, substr(b.ids, 16 * ($2 - b.first_index)::integer + 1,
 	if err != nil {
 		return nil, postgres.Unavailable(err)
 	}
-	byID, err := r.records(ctx, ids, &b)
+	records, err := r.records(ctx, ids, &b)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Sealed, 0, len(ids)/16)
-	for i := range len(ids) / 16 {
-		id := formatID(ids[16*i:])
-		record, ok := byID[id]
-		if !ok {
-			return out, fmt.Errorf("%w: %s, entry %d of epoch %d", ErrMissing, id, from+int64(i), epoch)
+	out := make([]Sealed, 0, len(records))
+	for i, record := range records {
+		if record == nil {
+			return out, fmt.Errorf("%w: %s, entry %d of epoch %d", ErrMissing, formatID(ids[16*i:]), from+int64(i), epoch)
 		}
-		out = append(out, Sealed{Index: from + int64(i), Record: record, At: at})
+		out = append(out, Sealed{Index: from + int64(i), Record: *record, At: at})
 	}
 	return out, nil
 }
@@ -129,60 +127,83 @@ type batchPlaces struct {
 	}
 }
 
-// records returns the entries with these ids, 16 bytes each, of one batch. They
-// lie side by side in the order of the log. One that does not was changed, or
-// is gone, and is looked for by its id.
-func (r *Reader) records(ctx context.Context, ids []byte, b *batchPlaces) (map[string]audit.Record, error) {
-	out := make(map[string]audit.Record, len(ids)/16)
-	want := make(map[string]bool, len(ids)/16)
-	for i := 0; i < len(ids); i += 16 {
-		want[formatID(ids[i:])] = true
+// records returns the entries with these ids, 16 bytes each, of one batch, and
+// nil for one that is gone. They lie side by side in the order of the log, and
+// two that share an id, which no honest writer makes, are two. One that is not
+// in its place was changed, and is looked for by its id.
+func (r *Reader) records(ctx context.Context, ids []byte, b *batchPlaces) ([]*audit.Record, error) {
+	out := make([]*audit.Record, len(ids)/16)
+	rows, err := r.collect(ctx, ` where (e.epoch, e.tx, e.event_id) > ($1, $2::xid8, $3::uuid) and (e.epoch, e.tx, e.event_id) <= ($4, $5::xid8, $6::uuid)
+ order by e.epoch, e.tx, e.event_id offset $7 limit $8`,
+		b.after.epoch, b.after.tx, b.after.id, b.last.epoch, b.last.tx, b.last.id, b.skip, len(out))
+	if err != nil {
+		return nil, err
 	}
-	if len(want) == 0 {
+	named := make(map[string][]*audit.Record, len(rows))
+	for i := range rows {
+		named[rows[i].ID] = append(named[rows[i].ID], &rows[i])
+	}
+	lost := map[string]bool{}
+	for i := range out {
+		id := formatID(ids[16*i:])
+		if there := named[id]; len(there) > 0 {
+			out[i], named[id] = there[0], there[1:]
+		} else {
+			lost[id] = true
+		}
+	}
+	if len(lost) == 0 {
 		return out, nil
 	}
-	err := r.collect(ctx, want, out, ` where (e.epoch, e.tx, e.event_id) > ($1, $2::xid8, $3::uuid) and (e.epoch, e.tx, e.event_id) <= ($4, $5::xid8, $6::uuid)
- order by e.epoch, e.tx, e.event_id offset $7 limit $8`,
-		b.after.epoch, b.after.tx, b.after.id, b.last.epoch, b.last.tx, b.last.id, b.skip, len(want))
-	if err != nil || len(want) == 0 {
-		return out, err
+	found, err := r.recordsByID(ctx, lost)
+	for i := range out {
+		if record, ok := found[formatID(ids[16*i:])]; ok && out[i] == nil {
+			out[i] = &record
+		}
 	}
-	return out, r.recordsByID(ctx, want, out)
+	return out, err
 }
 
 // recordsByID finds entries wherever they are. A UUIDv7 begins with its time,
 // so the partitions around it are looked at first; whoever wrote an entry may
 // have given its id another time, and such a one is looked for everywhere.
-func (r *Reader) recordsByID(ctx context.Context, want map[string]bool, out map[string]audit.Record) error {
+func (r *Reader) recordsByID(ctx context.Context, want map[string]bool) (map[string]audit.Record, error) {
 	const byID = ` where e.event_id = any($1::uuid[]) and e.occurred_at between $2 and $3`
 	const slack = 15 * time.Minute // occurred_at is when the call began, and the writer's clock may differ
+	out := make(map[string]audit.Record, len(want))
 	list := slices.Sorted(maps.Keys(want))
 	first, err := appendID(nil, list[0])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	last, err := appendID(nil, list[len(list)-1])
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := r.collect(ctx, want, out, byID, list, timeOf(first).Add(-slack), timeOf(last).Add(slack)); err != nil || len(want) == 0 {
-		return err
-	}
-	return r.collect(ctx, want, out, byID, slices.Sorted(maps.Keys(want)), time.Unix(0, 0), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
-}
-
-// collect moves the wanted entries that a query finds from want to out.
-func (r *Reader) collect(ctx context.Context, want map[string]bool, out map[string]audit.Record, where string, args ...any) error {
-	rows, err := r.pool.Query(ctx, `select `+recordColumns+` from audit.event e`+where, args...)
-	if err != nil {
-		return postgres.Unavailable(err)
-	}
-	all, err := pgx.CollectRows(rows, scanRecord)
-	for i := range all {
-		if want[all[i].ID] {
-			out[all[i].ID] = all[i]
-			delete(want, all[i].ID)
+	for _, within := range [][2]time.Time{
+		{timeOf(first).Add(-slack), timeOf(last).Add(slack)},
+		{time.Unix(0, 0), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)},
+	} {
+		rows, err := r.collect(ctx, byID, list, within[0], within[1])
+		if err != nil {
+			return nil, err
+		}
+		for _, record := range rows {
+			out[record.ID] = record
+		}
+		if list = slices.DeleteFunc(list, func(id string) bool { _, ok := out[id]; return ok }); len(list) == 0 {
+			break
 		}
 	}
-	return postgres.Unavailable(err)
+	return out, nil
+}
+
+// collect returns the entries that a query finds.
+func (r *Reader) collect(ctx context.Context, where string, args ...any) ([]audit.Record, error) {
+	rows, err := r.pool.Query(ctx, `select `+recordColumns+` from audit.event e`+where, args...)
+	if err != nil {
+		return nil, postgres.Unavailable(err)
+	}
+	all, err := pgx.CollectRows(rows, scanRecord)
+	return all, postgres.Unavailable(err)
 }
