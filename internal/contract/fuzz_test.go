@@ -141,6 +141,9 @@ func (f *fuzz) judge(r *request, a *answer) []string {
 			return nil
 		}
 	}
+	if p, err := a.problem(); a.status >= 400 && err == nil && p.slug() != med.Internal.Slug && strings.Contains(r.target(), "/..") {
+		return nil // of another operation than was meant: of the one whose id is ".."
+	}
 	if a.slug() == med.Malformed.Slug || a.slug() == med.HeadersTooLarge.Slug {
 		return nil // of no operation
 	}
