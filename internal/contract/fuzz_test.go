@@ -30,8 +30,8 @@ const (
 )
 
 // sent is in every text that the fuzz makes up: it must come back in no refusal,
-// and be in no log and no entry.
-const sent = "Zq7canary"
+// and be in no log and no entry. It is no id, which an entry may well name.
+const sent = "Zq7_canary"
 
 // TestFuzzTheAPI sends requests that are good but for what chance did to them,
 // by everybody there is, to every operation of the file. No answer is a 500,
