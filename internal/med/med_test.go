@@ -89,6 +89,13 @@ func TestUUIDsAreVersion7AndOrdered(t *testing.T) {
 		}
 		seen[u], last = true, u
 	}
+	for i := range 4000 { // of one millisecond
+		u := med.NewUUID(now.Add(time.Second + time.Duration(i)*250))
+		if !form.MatchString(u) || u <= last {
+			t.Fatalf("%q is not a UUID version 7 after %q", u, last)
+		}
+		last = u
+	}
 }
 
 func TestBreakGlassReason(t *testing.T) {
