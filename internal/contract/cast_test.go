@@ -39,7 +39,7 @@ func somebody(n int, practice med.PracticeID, id med.PatientID, given, family, s
 	p := &person{practice: practice, Patient: med.Patient{
 		ID: id, Name: med.Name{Family: med.PHI(family), Given: []med.PHI{med.PHI(given)}, Text: med.PHI(given + " " + family)},
 		SSN: med.PHI(ssn), DOB: med.PHI(dob), Diagnosis: med.PHI("Diagnosis of " + given + " " + family), MRN: med.PHI("MRN-" + family), Sex: "female",
-		Phone: med.PHI("555-" + ssn), Email: med.PHI(given + "@" + family + ".example"),
+		Phone: med.PHI(fmt.Sprintf("555-010-7%03d", n)), Email: med.PHI(given + "@" + family + ".example"),
 		Insurance: med.Insurance{Payer: med.PHI("Payer of " + family), MemberID: med.PHI("M-" + family)}, SourceID: med.PHI("source-" + id),
 	}}
 	for i, k := range []struct {

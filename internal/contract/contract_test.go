@@ -217,7 +217,7 @@ func (w *world) refuses(t *testing.T, op *operation, seen *provoked) {
 // one that they do not fit.
 var twists = map[string]func(*world, *request) bool{
 	"no token":         func(_ *world, r *request) bool { r.token = ""; return true },
-	"a forged token":   func(_ *world, r *request) bool { r.token += "x"; return true },
+	"a forged token":   func(w *world, r *request) bool { r.token, r.from = r.token+"x", w.stranger(); return true },
 	"an unknown query": func(_ *world, r *request) bool { r.query["made_up"] = "1"; return true },
 	"a resource that is not there": func(_ *world, r *request) bool {
 		for _, name := range slices.Sorted(maps.Keys(r.path)) {
@@ -302,8 +302,9 @@ var twists = map[string]func(*world, *request) bool{
 // floods asks each operation with bad tokens until the address is told to wait.
 func (w *world) floods(t *testing.T, seen *provoked) {
 	t.Helper()
-	for _, r := range w.goodOnes(t) { // made before nobody is served any more
-		r.token = "not-a-token"
+	from := w.stranger()
+	for _, r := range w.goodOnes(t) {
+		r.token, r.from = "not-a-token", from
 		for range 200 {
 			a := w.expect(t, r)
 			if seen.note(r.op, a); a.slug() == med.RateLimited.Slug {

@@ -6,8 +6,8 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/medtest"
@@ -26,6 +26,7 @@ type world struct {
 	alice, bob, carol med.PatientID
 	people            cast
 	tokens            map[string]string
+	strangers         atomic.Uint32
 }
 
 // roles that a caller of each practice can have, but for patients.
@@ -40,11 +41,7 @@ func newWorldOf(t testing.TB, who cast, opts ...medtest.Options) *world {
 	t.Helper()
 	s := medtest.New(t, opts...)
 	w := &world{System: s, spec: readSpec(t), log: s.DB.NewLog(t), tokens: map[string]string{}, alice: alice, bob: bob, carol: carol, people: who}
-	w.client = &http.Client{
-		Transport:     &http.Transport{MaxIdleConnsPerHost: 4},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Timeout:       20 * time.Second,
-	}
+	w.client = clientAt(nil)
 	t.Cleanup(w.client.CloseIdleConnections)
 	for _, id := range slices.Sorted(maps.Keys(who)) {
 		p := who[id]
