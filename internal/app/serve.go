@@ -158,6 +158,7 @@ func (d *Door) measure(r *prometheus.Registry) error {
 		counter("medirecord_trail_entries_total", "Audit entries committed.", func() float64 { return float64(d.Trail.Stats().Appended) }),
 		counter("medirecord_trail_failures_total", "Audit entries refused to their callers.", func() float64 { return float64(d.Trail.Stats().Failed) }),
 		counter("medirecord_trail_flushes_total", "Inserts that carried audit entries.", func() float64 { return float64(d.Trail.Stats().Flushes) }),
+		counter("medirecord_chart_suspects_total", "Charts found not to match their manifest, each as often as it was looked at.", func() float64 { return float64(d.Chart.Suspects()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "medirecord_trail_waiting", Help: "Audit entries waiting to be written."},
 			func() float64 { return float64(d.Trail.Stats().Waiting) }),
 	} {

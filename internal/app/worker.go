@@ -129,8 +129,11 @@ func (w *worker) openJobs(ctx context.Context) error {
 		return fmt.Errorf("key store: %w", err)
 	}
 	w.closers = append(w.closers, keys.Close)
-	w.parts = append(w.parts, jobs.New(jobs.Config{Gate: w.gate, DB: db, Keys: keys, Log: w.log, Every: 10 * time.Minute}).Run)
-	return nil
+	maintenance := jobs.New(jobs.Config{Gate: w.gate, DB: db, Keys: keys, Log: w.log, Every: 10 * time.Minute})
+	w.parts = append(w.parts, maintenance.Run)
+	return w.metrics.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "medirecord_sweep_suspects_total", Help: "Charts whose manifest was not the one that the trail told of last, each as often as it was looked at.",
+	}, func() float64 { return float64(maintenance.Suspects()) }))
 }
 
 // openOps opens the worker's operations listener, if it shall have one:

@@ -86,8 +86,9 @@ func (m *Maintenance) partitions(ctx context.Context) error {
 	return postgres.Unavailable(err)
 }
 
-// sweep settles keys whose patient came and deletes those whose did not; and it
-// ends grants whose time is over, and says which reviews are overdue.
+// sweep does what each practice needs: it ends grants whose time is over and says
+// which reviews are overdue, forgets old idempotency keys, settles keys whose
+// patient came and deletes those whose did not, and compares manifests.
 func (m *Maintenance) sweep(ctx context.Context) error {
 	me := chart.Worker()
 	list, err := m.cfg.Gate.Serve(ctx, &me, "practice.list", "")
@@ -118,12 +119,12 @@ func (m *Maintenance) sweepPractice(ctx context.Context, me *med.Caller, practic
 	if err != nil {
 		return err
 	}
-	if err := m.manifests(ctx, ruling, practice); err != nil && ctx.Err() == nil {
-		m.cfg.Log.ErrorContext(ctx, "manifests not compared with the trail", slog.String("practice", string(practice)), slog.Any("error", err))
-	}
-	watch := chart.GlassWatch{DB: m.cfg.DB, Log: m.cfg.Log, Now: time.Now}
+	watch := chart.GlassWatch{DB: m.cfg.DB, Log: m.cfg.Log, Now: m.cfg.Now}
 	if err := watch.Once(ctx, ruling, practice); err != nil && ctx.Err() == nil {
 		m.cfg.Log.ErrorContext(ctx, "break-glass grants not looked after", slog.String("practice", string(practice)), slog.Any("error", err))
+	}
+	if err := m.forget(ctx, ruling, practice); err != nil && ctx.Err() == nil {
+		m.cfg.Log.ErrorContext(ctx, "old idempotency keys not forgotten", slog.String("practice", string(practice)), slog.Any("error", err))
 	}
 	settled, deleted, err := m.cfg.Keys.Sweep(ctx, ruling.Context, practice, orphanAge, func(id med.PatientID) (there bool, err error) {
 		err = m.cfg.DB.InTx(ctx, ruling.Context, func(tx pgx.Tx) (err error) {
@@ -135,5 +136,17 @@ func (m *Maintenance) sweepPractice(ctx context.Context, me *med.Caller, practic
 	if settled+deleted > 0 {
 		m.cfg.Log.InfoContext(ctx, "orphan keys swept", slog.String("practice", string(practice)), slog.Int("settled", settled), slog.Int("deleted", deleted))
 	}
+	// Last, for it may outlive the context, and asks for another by itself.
+	if err := m.manifests(ctx, ruling, practice); err != nil && ctx.Err() == nil {
+		m.cfg.Log.ErrorContext(ctx, "manifests not compared with the trail", slog.String("practice", string(practice)), slog.Any("error", err))
+	}
 	return err
+}
+
+// forget takes away which requests were made once, a day after.
+func (m *Maintenance) forget(ctx context.Context, ruling *med.Ruling, practice med.PracticeID) error {
+	return m.cfg.DB.InTx(ctx, ruling.Context, func(tx pgx.Tx) error {
+		_, err := m.cfg.DB.Q.ForgetOld(ctx, tx, string(practice))
+		return err
+	})
 }

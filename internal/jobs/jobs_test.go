@@ -264,3 +264,30 @@ func sixth(t *testing.T, super *pgx.Conn) (table string) {
 	medtest.Scan(t, super, []any{&table}, `select 'audit_part.event_' || to_char(now() at time zone 'UTC' + interval '6 months', 'YYYY_MM')`)
 	return table
 }
+
+// What was made under an Idempotency-Key is known for a day, and then forgotten.
+func TestTheSweepForgetsOldIdempotencyKeys(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	super := s.DB.Super(t)
+	const body = `{"name":{"family":"Once"}}`
+	for _, key := range []string{"old", "young"} {
+		if a := s.Post(t, s.Of(t, med.RoleClinician, medtest.North), "/api/v1/patients", body, "Idempotency-Key", key); a.Status != 201 {
+			t.Fatalf("got %d %s", a.Status, a.Body)
+		}
+		if key == "old" {
+			medtest.Exec(t, super, `update medirecord.idempotency set created_at = now() - interval '25 hours'`)
+		}
+	}
+	worker(t, s, "worker", time.Hour).Once(t.Context())
+	var left int
+	medtest.Scan(t, super, []any{&left}, `select count(*) from medirecord.idempotency where created_at > now() - interval '24 hours'`)
+	var all int
+	medtest.Scan(t, super, []any{&all}, `select count(*) from medirecord.idempotency`)
+	if all != 1 || left != 1 {
+		t.Errorf("%d are left, %d of them young; want the young one", all, left)
+	}
+	if strings.Contains(s.Log.String(), `"level":"ERROR"`) {
+		t.Error("something failed: " + s.Log.String())
+	}
+}

@@ -47,9 +47,6 @@ insert into medirecord.trusted_source (practice_id, name, author, event_id) valu
 update medirecord.trusted_source set ended_at = clock_timestamp(), ended_event = @event_id::uuid
  where practice_id = @practice_id and name = @name and ended_at is null;
 
--- name: TrustedSources :many
-select name, created_at from medirecord.trusted_source where practice_id = @practice_id and ended_at is null order by name;
-
 -- name: EnrollStaff :exec
 insert into medirecord.staff (practice_id, source, practitioner, issuer, subject, author, event_id)
 values (@practice_id, @source, @practitioner, @issuer, @subject, @author, @event_id);
@@ -57,7 +54,3 @@ values (@practice_id, @source, @practitioner, @issuer, @subject, @author, @event
 -- name: RemoveStaff :execrows
 update medirecord.staff set ended_at = clock_timestamp(), ended_event = @event_id::uuid
  where practice_id = @practice_id and source = @source and practitioner = @practitioner and ended_at is null;
-
--- name: EnrolledStaff :many
-select source, practitioner, issuer, subject, created_at from medirecord.staff
- where practice_id = @practice_id and ended_at is null order by source, practitioner;
