@@ -204,13 +204,26 @@ type accountingInput struct {
 // would else stand for the whole period.
 func (in *accountingInput) ask() (med.PatientID, med.AccountingAsk, error) {
 	id, err := parsePatient(in.ID)
-	ask := med.AccountingAsk{From: dayOf(in.From), To: dayOf(in.To)}
-	for name, given := range map[string]bool{"from": in.From != "" && ask.From.IsZero(), "to": in.To != "" && ask.To.IsZero()} {
-		if given && err == nil {
-			err = med.Invalid.New("").With(med.FieldError{Pointer: name, Reason: "not a day"})
+	if err != nil {
+		return "", med.AccountingAsk{}, err
+	}
+	from, to, err := daysOf(in.From, in.To)
+	return id, med.AccountingAsk{From: from, To: to}, err
+}
+
+// daysOf returns the days between which something is asked for. It reports
+// Invalid for a day that is none, which would else stand for no bound.
+func daysOf(from, to string) (first, last med.Day, err error) {
+	first, last = dayOf(from), dayOf(to)
+	for _, d := range []struct {
+		name, given string
+		none        bool
+	}{{"from", from, first.IsZero()}, {"to", to, last.IsZero()}} {
+		if d.given != "" && d.none {
+			return first, last, med.Invalid.New("").With(med.FieldError{Pointer: d.name, Reason: "not a day"})
 		}
 	}
-	return id, ask, err
+	return first, last, nil
 }
 
 type accountingBody struct {

@@ -57,12 +57,6 @@ func paged[T any](event med.EventID, items []T, p med.Page, next string) *answer
 	return a
 }
 
-// seen says what the caller sees masked, or not at all, of what the answer holds.
-func (a *answer[T]) seen(masked, hidden []med.Field) *answer[T] {
-	a.Body.Meta.View = &view{Masked: listed(masked), Hidden: listed(hidden)}
-	return a
-}
-
 // created is an answer of 201: what was made, and where it is. Its operation
 // says status: http.StatusCreated.
 type created[T any] struct {

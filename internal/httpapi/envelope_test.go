@@ -34,7 +34,9 @@ func thingRoutes(t *testing.T, h *house, ask func(p med.Page)) {
 		})
 	handle(h.Server, &h.router, operation{id: "read-thing", path: "/api/v1/things/{id}", tag: "patients", errors: readErrors},
 		func(_ context.Context, _ med.Caller, in *patientInput) (*answer[thing], error) {
-			return answered(eventID, thing{in.ID}).seen([]med.Field{med.FieldSSN}, nil), nil
+			a := answered(eventID, thing{in.ID})
+			sighted(&a.Body, med.View{med.FieldSSN: med.Mask}, []med.Field{med.FieldSSN})
+			return a, nil
 		})
 	handle(h.Server, &h.router, operation{id: "create-thing", method: http.MethodPost, path: "/api/v1/things", tag: "patients", status: http.StatusCreated, errors: readErrors},
 		func(_ context.Context, _ med.Caller, in *struct{ Body thing }) (*created[thing], error) {

@@ -5,7 +5,6 @@ package httpapi
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -164,12 +163,4 @@ func grantOf(g *med.Glass) grantBody {
 			State: g.Review.State, By: g.Review.By, At: stampIf(g.Review.At), Verdict: g.Review.Verdict, Note: g.Review.Note.Reveal(),
 		},
 	}
-}
-
-// stampIf is stamp, and nothing for no time.
-func stampIf(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return stamp(t)
 }

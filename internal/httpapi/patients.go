@@ -240,12 +240,7 @@ func patientOf(v *med.PatientView) patientFull {
 	if i := v.Insurance; v.View[med.FieldInsurance] != med.Hide && i.Payer+i.MemberID != "" {
 		out.Insurance = &insuranceFull{i.Payer.Reveal(), i.MemberID.Reveal()}
 	}
-	if !v.CreatedAt.IsZero() {
-		out.CreatedAt = stamp(v.CreatedAt)
-	}
-	if !v.UpdatedAt.IsZero() {
-		out.UpdatedAt = stamp(v.UpdatedAt)
-	}
+	out.CreatedAt, out.UpdatedAt = stampIf(v.CreatedAt), stampIf(v.UpdatedAt)
 	return out
 }
 

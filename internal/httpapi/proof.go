@@ -52,11 +52,7 @@ type checkpointBody struct {
 }
 
 func checkpointBodyOf(c *med.Checkpoint) checkpointBody {
-	b := checkpointBody{Epoch: c.Epoch, Origin: c.Origin, Size: c.Size, Note: c.Note, SignedAt: stamp(c.SignedAt)}
-	if !c.CosignedAt.IsZero() {
-		b.CosignedAt = stamp(c.CosignedAt)
-	}
-	return b
+	return checkpointBody{Epoch: c.Epoch, Origin: c.Origin, Size: c.Size, Note: c.Note, SignedAt: stamp(c.SignedAt), CosignedAt: stampIf(c.CosignedAt)}
 }
 
 func (s *Server) readCheckpoint(ctx context.Context, c med.Caller, _ *struct{}) (*answer[checkpointBody], error) {

@@ -163,13 +163,11 @@ func (s *Server) listRecords(ctx context.Context, c med.Caller, in *listRecordsI
 	if err != nil {
 		return nil, err
 	}
-	ask := med.RecordAsk{Kind: med.Kind(in.Kind), From: dayOf(in.From), To: dayOf(in.To)}
-	for name, given := range map[string]bool{"from": in.From != "" && ask.From.IsZero(), "to": in.To != "" && ask.To.IsZero()} {
-		if given {
-			return nil, med.Invalid.New("").With(med.FieldError{Pointer: name, Reason: "not a day"})
-		}
+	from, to, err := daysOf(in.From, in.To)
+	if err != nil {
+		return nil, err
 	}
-	page, err := s.cfg.Chart.ReadRecords(ctx, c, id, ask, in.page())
+	page, err := s.cfg.Chart.ReadRecords(ctx, c, id, med.RecordAsk{Kind: med.Kind(in.Kind), From: from, To: to}, in.page())
 	if err != nil {
 		return nil, err
 	}
@@ -295,12 +293,7 @@ func recordOf(v *med.RecordView) recordBody {
 			out.Value.Code = &codesOf([]med.Code{*x.Code})[0]
 		}
 	}
-	if !v.CreatedAt.IsZero() {
-		out.CreatedAt = stamp(v.CreatedAt)
-	}
-	if !v.UpdatedAt.IsZero() {
-		out.UpdatedAt = stamp(v.UpdatedAt)
-	}
+	out.CreatedAt, out.UpdatedAt = stampIf(v.CreatedAt), stampIf(v.UpdatedAt)
 	return out
 }
 

@@ -171,3 +171,11 @@ func trailRowOf(e *med.TrailEntry) trailRow {
 
 // stamp writes a time to the millisecond.
 func stamp(t time.Time) string { return t.UTC().Truncate(time.Millisecond).Format(milliseconds) }
+
+// stampIf is stamp, and nothing for no time.
+func stampIf(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return stamp(t)
+}

@@ -85,18 +85,11 @@ type endedBody struct {
 }
 
 func treatmentBodyOf(t *med.Treatment) treatmentBody {
-	out := treatmentBody{
-		ID: string(t.ID), Patient: string(t.Patient), Issuer: t.Issuer, Subject: t.Subject, From: moment(t.From), To: moment(t.To),
-		SelfWritten: t.SelfWritten, CreatedAt: moment(t.CreatedAt), Event: string(t.Event),
+	return treatmentBody{
+		ID: string(t.ID), Patient: string(t.Patient), Issuer: t.Issuer, Subject: t.Subject, From: stamp(t.From), To: stamp(t.To),
+		SelfWritten: t.SelfWritten, CreatedAt: stamp(t.CreatedAt), EndedAt: stampIf(t.EndedAt), Event: string(t.Event),
 	}
-	if !t.EndedAt.IsZero() {
-		out.EndedAt = moment(t.EndedAt)
-	}
-	return out
 }
-
-// moment is a time of one length, whatever it is.
-func moment(t time.Time) string { return t.UTC().Format(milliseconds) }
 
 func (s *Server) addTreatment(ctx context.Context, c med.Caller, kind med.TreatmentKind, path string, in *addTreatmentInput) (*created[treatmentBody], error) {
 	id, err := parsePatient(in.Body.Patient)
