@@ -118,17 +118,27 @@ func (s *Service) accessEvents(ctx context.Context, in *entered, rows []pgdb.Pat
 // practice. Of an access to another practice's patient the reason is theirs to
 // read, and stays closed.
 func (s *Service) openReason(ctx context.Context, in *entered, event med.EventID, sealed []byte) (med.PHI, error) {
-	version, err := envelope.ReasonKeyVersion(sealed)
-	if err != nil {
-		return "", med.Internal.Because(err).Coded("integrity")
-	}
-	key, err := s.keys.Audit(ctx, in.ruling.Context, in.caller.Practice, version)
-	if err != nil {
-		return "", err
-	}
-	text, err := key.Open(event, sealed)
+	text, err := s.openText(ctx, in, in.caller.Practice, event, sealed)
 	if errors.Is(err, envelope.ErrOpen) {
 		return "", nil
 	}
 	return text, err
+}
+
+// openText opens what was written about broken glass, a reason or a note, for
+// the entry under which it was sealed, by the audit key of a practice.
+func (s *Service) openText(ctx context.Context, in *entered, practice med.PracticeID, event med.EventID, sealed []byte) (med.PHI, error) {
+	version, err := envelope.ReasonKeyVersion(sealed)
+	if err != nil {
+		return "", med.Internal.Because(err).Coded("integrity")
+	}
+	key, err := s.keys.Audit(ctx, in.ruling.Context, practice, version)
+	if err != nil {
+		return "", err
+	}
+	text, err := key.Open(event, sealed)
+	if err != nil {
+		return "", med.Internal.Because(err).Coded("integrity")
+	}
+	return text, nil
 }

@@ -132,6 +132,10 @@ func (in *entered) fail(err error) {
 	e.Detail.Manifest = "" // of a change that is not
 }
 
+// actor names the caller in a column of the database: a subject is one of its
+// issuer.
+func actor(c *med.Caller) string { return c.Issuer + "\x1f" + c.Subject }
+
 // appendTx writes entries with the change they tell of. What cannot be
 // recorded does not happen: AuditUnavailable, unless all of the database is.
 func appendTx(ctx context.Context, tx pgx.Tx, entries ...*audit.Entry) error {

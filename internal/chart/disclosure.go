@@ -139,7 +139,7 @@ func (s *Service) writeDisclosure(ctx context.Context, in *entered, id med.Patie
 		}
 		if err := s.db.Q.AddDisclosure(ctx, tx, pgdb.AddDisclosureParams{
 			ID: string(d.ID), Version: d.Version, PatientID: string(id), PracticeID: string(practice), Sealed: sealed,
-			Author: in.caller.Issuer + "\x1f" + in.caller.Subject, EventID: string(in.entry.ID),
+			Author: actor(in.caller), EventID: string(in.entry.ID),
 		}); err != nil {
 			return err
 		}

@@ -71,8 +71,6 @@ func (s *Service) DismissStaff(ctx context.Context, c med.Caller, practice med.P
 	})
 }
 
-func actor(c *med.Caller) string { return c.Issuer + "\x1f" + c.Subject }
-
 // enroll changes whom a practice trusts, with its entry.
 func (s *Service) enroll(ctx context.Context, c *med.Caller, action string, practice med.PracticeID, source string,
 	change func(context.Context, pgx.Tx, string) (int64, error),

@@ -14,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medirecord/medirecord/internal/audit"
-	"github.com/medirecord/medirecord/internal/envelope"
 	"github.com/medirecord/medirecord/internal/gate"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/postgres"
@@ -172,7 +171,7 @@ func (s *Service) ReadGlass(ctx context.Context, c med.Caller, id med.GlassID) (
 func (s *Service) EndGlass(ctx context.Context, c med.Caller, id med.GlassID) (*med.Glass, error) {
 	return s.oneGlass(ctx, &c, "end_break_glass", "end", id, func(ctx context.Context, in *entered, g *med.Glass) error {
 		return s.written(ctx, in, g, "break_glass_end", func(tx pgx.Tx) error {
-			who := in.caller.Issuer + "\x1f" + in.caller.Subject
+			who := actor(in.caller)
 			ended, err := s.db.Q.EndGrant(ctx, tx, pgdb.EndGrantParams{ID: string(g.ID), EndedBy: &who})
 			if errors.Is(err, pgx.ErrNoRows) {
 				return med.Conflict.New("The grant is over.").Coded("grant_over")
@@ -207,7 +206,7 @@ func (s *Service) ReviewGlass(ctx context.Context, c med.Caller, id med.GlassID,
 		g.Review = med.GlassReview{State: med.ReviewDone, By: in.caller.Subject, At: in.entry.OccurredAt, Verdict: verdict, Note: note}
 		err = s.written(ctx, in, g, "break_glass_review", func(tx pgx.Tx) error {
 			return s.db.Q.ReviewGrant(ctx, tx, pgdb.ReviewGrantParams{
-				GrantID: string(g.ID), Reviewer: in.caller.Issuer + "\x1f" + in.caller.Subject, Verdict: verdict, Note: sealed, EventID: string(in.entry.ID),
+				GrantID: string(g.ID), Reviewer: actor(in.caller), Verdict: verdict, Note: sealed, EventID: string(in.entry.ID),
 			})
 		})
 		if postgres.Duplicate(err) {
@@ -321,7 +320,7 @@ func (s *Service) glassOf(ctx context.Context, in *entered, r pgdb.GrantRow) (*m
 	reads := in.ruling.Decisions[med.RelationSamePractice].Allow && g.Practice == in.caller.Practice
 	var err error
 	if reads {
-		if g.Reason, err = s.openSealed(ctx, in, med.EventID(r.EventID), r.Reason); err != nil {
+		if g.Reason, err = s.openText(ctx, in, g.Practice, med.EventID(r.EventID), r.Reason); err != nil {
 			return nil, err
 		}
 	}
@@ -330,29 +329,12 @@ func (s *Service) glassOf(ctx context.Context, in *entered, r pgdb.GrantRow) (*m
 		_, by, _ := strings.Cut(text(r.Reviewer), "\x1f")
 		g.Review = med.GlassReview{State: med.ReviewDone, By: by, At: r.ReviewedAt.UTC(), Verdict: text(r.Verdict)}
 		if reads {
-			g.Review.Note, err = s.openSealed(ctx, in, med.EventID(text(r.ReviewEvent)), r.Note)
+			g.Review.Note, err = s.openText(ctx, in, g.Practice, med.EventID(text(r.ReviewEvent)), r.Note)
 		}
 	case s.now().After(g.OpenedAt.Add(med.ReviewTime)):
 		g.Review.State = med.ReviewOverdue
 	}
 	return g, err
-}
-
-// openSealed opens a reason or a note under the audit key of the caller's practice.
-func (s *Service) openSealed(ctx context.Context, in *entered, event med.EventID, sealed []byte) (med.PHI, error) {
-	version, err := envelope.ReasonKeyVersion(sealed)
-	if err != nil {
-		return "", med.Internal.Because(err).Coded("integrity")
-	}
-	key, err := s.keys.Audit(ctx, in.ruling.Context, in.caller.Practice, version)
-	if err != nil {
-		return "", err
-	}
-	text, err := key.Open(event, sealed)
-	if err != nil {
-		return "", med.Internal.Because(err).Coded("integrity")
-	}
-	return text, nil
 }
 
 // GlassWatch does what time does to grants: it ends those whose time is over and

@@ -338,3 +338,22 @@ func TestGrantsInPages(t *testing.T) {
 		t.Errorf("another practice's cursor: %d %s", got.Status, got.Body)
 	}
 }
+
+// Who goes on under a grant for somebody who was deleted meanwhile finds nobody,
+// like everybody else; records are opened by a grant as the patient is.
+func TestAGrantOfADeletedPatientOpensNobody(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	s.Secret(reason)
+	alice := s.Patient(t, medtest.North, medtest.Alice())
+	dr := visitor(t, s)
+	grantIn(t, s.Post(t, dr, glassPath, openBody(alice, "patient_unconscious", reason)), 201)
+	records := "/api/v1/patients/" + string(alice) + "/records"
+	if got := s.Get(t, dr, records); got.Status != 200 || !entryOf(t, s, got).BreakGlass {
+		t.Errorf("records under a grant: got %d %s", got.Status, got.Body)
+	}
+	medtest.Exec(t, s.DB.Super(t), `update medirecord.patient set deleted_at = now()`)
+	for _, p := range []string{path(alice), records} {
+		undisclosed(t, s.Get(t, dr, p), 404, "not_found")
+	}
+}

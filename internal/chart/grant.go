@@ -118,28 +118,29 @@ func (s *Service) useGrant(ctx context.Context, in *entered, id med.PatientID, r
 // errOver for one that is over.
 func (s *Service) goOn(ctx context.Context, in *entered, id med.PatientID) error {
 	g := in.ruling.Grant
+	practice, err := s.practiceOf(ctx, in.ruling.Context, id)
+	if err != nil {
+		return err
+	}
+	if practice == "" { // deleted meanwhile
+		return s.grantForNobody(ctx, in)
+	}
 	var row pgdb.GrantInUseRow
-	err := s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) (err error) {
+	err = s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) (err error) {
 		if row, err = s.db.Q.GrantInUse(ctx, tx, g.ID); err != nil || row.Over {
 			return over(err)
 		}
-		return s.tellOfficer(ctx, tx, in, med.PracticeID(row.PracticeID), severity(g, false), g.ReasonCode)
+		return s.tellOfficer(ctx, tx, in, practice, severity(g, false), g.ReasonCode)
 	})
 	if err != nil {
 		return err
 	}
-	practice := med.PracticeID(row.PracticeID)
-	version, err := envelope.ReasonKeyVersion(row.Reason)
-	if err != nil {
+	reason, err := s.openText(ctx, in, practice, med.EventID(row.EventID), row.Reason)
+	if med.CodeOf(err) == "integrity" {
 		return s.suspect(ctx, id, err)
 	}
-	was, err := s.keys.Audit(ctx, in.ruling.Context, practice, version)
 	if err != nil {
 		return err
-	}
-	reason, err := was.Open(med.EventID(row.EventID), row.Reason)
-	if err != nil {
-		return s.suspect(ctx, id, err)
 	}
 	key, err := s.keys.Audit(ctx, in.ruling.Context, practice, 0)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/envelope"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/postgres/pgdb"
@@ -90,9 +91,18 @@ func (o *once) remember(ctx context.Context, tx pgx.Tx, s *Service, in *entered,
 		return err
 	}
 	if err := s.db.Q.Remember(ctx, tx, pgdb.RememberParams{
-		PracticeID: practice, Key: o.key[:], Actor: in.caller.Issuer + "\x1f" + in.caller.Subject, Body: o.body[:], Resource: resource, EventID: string(in.entry.ID),
+		PracticeID: practice, Key: o.key[:], Actor: actor(in.caller), Body: o.body[:], Resource: resource, EventID: string(in.entry.ID),
 	}); err != nil {
 		return fmt.Errorf("remembering what was made: %w", err)
 	}
 	return nil
+}
+
+// madeBefore reads what the first of the same requests made, as a part of this
+// call: under a context and with an entry of its own.
+func (s *Service) madeBefore(ctx context.Context, in *entered, patient med.PatientID, made string, read func(*entered) error) error {
+	in.entry.ResourceID, in.entry.Detail.Reason = made, "made_before"
+	part := &entered{caller: in.caller, entry: in.entry.Child(s.now(), "read", audit.Failure)}
+	part.entry.Patient = patient
+	return s.enter(ctx, part, read)
 }

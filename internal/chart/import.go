@@ -322,9 +322,7 @@ func (s *Service) diagnosis(it *intake, b *Bundle, rows []pgdb.RecordsForUpdateR
 		if err != nil {
 			return "", err
 		}
-		if h.Kind == med.KindCondition && h.Active {
-			all = append(all, h.record(med.RecordID(r.ID), it.patient))
-		}
+		all = append(all, h.record(med.RecordID(r.ID), it.patient))
 	}
 	return fhir.Diagnosis(all), nil
 }

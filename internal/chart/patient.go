@@ -137,16 +137,14 @@ func (s *Service) unlock(ctx context.Context, in *entered, id med.PatientID, row
 func (s *Service) show(ctx context.Context, key *envelope.PatientKey, sealed *envelope.Row, id med.PatientID, row *postgres.PatientRow, view med.View, want []med.Field) (*med.PatientView, error) {
 	where := patientRow(row.Practice, id)
 	out := &med.PatientView{View: view, Deleted: row.Deleted, Patient: med.Patient{ID: id, Practice: row.Practice, CreatedAt: row.CreatedAt}}
-	tag := viewTag{}
+	out.Tag = patientTag(sealed, view, want)
 	if whole(view, med.PatientFields) {
 		// Whoever does not see everything would learn by these that something
 		// changed which they do not see.
 		out.Version, out.UpdatedAt = row.Version, row.UpdatedAt
-		tag.number(row.Version)
 	}
 	for _, f := range want {
 		show := view[f]
-		tag.field(f, show, sealed.FieldVersion(string(f)))
 		if show == med.Hide || show == med.Mask && !hasShape(f) {
 			if show == med.Mask {
 				maskShapeless(&out.Patient, f)
@@ -167,8 +165,20 @@ func (s *Service) show(ctx context.Context, key *envelope.PatientKey, sealed *en
 			return nil, s.suspect(ctx, id, err)
 		}
 	}
-	out.Tag = tag.String()
 	return out, nil
+}
+
+// patientTag names what is seen of a patient's row, without opening it: the
+// versions of the wanted fields, and its own for whom nothing is hidden from.
+func patientTag(sealed *envelope.Row, view med.View, want []med.Field) string {
+	t := viewTag{}
+	if whole(view, med.PatientFields) {
+		t.number(sealed.Version())
+	}
+	for _, f := range want {
+		t.field(f, view[f], sealed.FieldVersion(string(f)))
+	}
+	return t.String()
 }
 
 // suspect says that a row is not what was written, and raises the alarm: a

@@ -59,13 +59,13 @@ func (s *Service) createPatient(ctx context.Context, in *entered, id med.Patient
 		return nil, err
 	}
 	if made, err := again.made(ctx, s, in); err != nil || made != "" {
-		return s.madeBefore(ctx, in, made, err)
+		return s.patientBefore(ctx, in, made, err)
 	}
 	out, err := s.addPatient(ctx, in, id, d, p, fields, index, again)
 	if postgres.Duplicate(err) && again != nil {
 		// Another of the same requests was faster; this one's key is an orphan now.
 		made, err := again.made(ctx, s, in)
-		return s.madeBefore(ctx, in, made, err)
+		return s.patientBefore(ctx, in, made, err)
 	}
 	return out, err
 }
@@ -123,20 +123,15 @@ func (s *Service) addPatient(ctx context.Context, in *entered, id med.PatientID,
 	return out, nil
 }
 
-// madeBefore reads what the first of the same requests made, as a part of this
-// call: under a context and with an entry of its own. The primary entry stays
-// about the id that this call did not use, for which its context was.
-func (s *Service) madeBefore(ctx context.Context, in *entered, made string, err error) (*med.PatientView, error) {
+// patientBefore reads whom the first of the same requests made. The primary
+// entry stays about the id that this call did not use, for which its context was.
+func (s *Service) patientBefore(ctx context.Context, in *entered, made string, err error) (*med.PatientView, error) {
 	if err != nil {
 		return nil, err
 	}
 	id := med.PatientID(made)
-	in.entry.ResourceID = made
-	in.entry.Detail.Reason = "made_before"
-	part := &entered{caller: in.caller, entry: in.entry.Child(s.now(), "read", audit.Failure)}
-	part.entry.Patient, part.entry.ResourceID = id, made
 	var out *med.PatientView
-	err = s.enter(ctx, part, func(part *entered) (err error) {
+	err = s.madeBefore(ctx, in, id, made, func(part *entered) (err error) {
 		out, err = s.readPatient(ctx, part, id, med.PatientFields)
 		return err
 	})
@@ -354,11 +349,7 @@ func (s *Service) changing(ctx context.Context, in *entered, id med.PatientID, d
 		if err != nil {
 			return err
 		}
-		now, err := s.show(ctx, was.key, was.sealed, id, was.row, d.View, med.PatientFields)
-		if err != nil {
-			return err
-		}
-		if now.Tag != seen {
+		if patientTag(was.sealed, d.View, med.PatientFields) != seen {
 			return med.Stale.New("")
 		}
 		return changedMeanwhile(work(tx, was))

@@ -29,25 +29,31 @@ const recent = 24 * time.Hour
 // ReadPatient does of the patient.
 func (s *Service) ReadRecord(ctx context.Context, c med.Caller, id med.PatientID, which med.RecordID) (*med.RecordView, error) {
 	var out *med.RecordView
-	err := s.aboutRecord(ctx, &c, "read", id, which, func(in *entered) error {
-		open, err := s.openChart(ctx, in, id, which)
-		if err != nil {
-			return err
-		}
-		r, err := open.find(which)
-		if err != nil {
-			return err
-		}
-		if out, err = open.show(r, true); err != nil {
-			return s.suspect(ctx, id, err)
-		}
-		in.discloses(r.view, med.RecordFields)
-		out.Event, out.Suspect = in.entry.ID, open.suspect
-		return nil
+	err := s.aboutRecord(ctx, &c, "read", id, which, func(in *entered) (err error) {
+		out, err = s.readRecord(ctx, in, id, which)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	return out, nil
+}
+
+func (s *Service) readRecord(ctx context.Context, in *entered, id med.PatientID, which med.RecordID) (*med.RecordView, error) {
+	open, err := s.openChart(ctx, in, id, which)
+	if err != nil {
+		return nil, err
+	}
+	r, err := open.find(which)
+	if err != nil {
+		return nil, err
+	}
+	out, err := open.show(r, true)
+	if err != nil {
+		return nil, s.suspect(ctx, id, err)
+	}
+	in.discloses(r.view, med.RecordFields)
+	out.Event = in.call()
 	return out, nil
 }
 
@@ -262,7 +268,7 @@ func openRow(key *envelope.PatientKey, where envelope.RowID, row *postgres.Recor
 // authorship says whether the caller wrote the record, and whether lately.
 func (in *entered) authorship(h *sealedHeader, now time.Time) med.Authorship {
 	switch {
-	case h.By == "" || h.By != in.caller.Issuer+"\x1f"+in.caller.Subject:
+	case h.By == "" || h.By != actor(in.caller):
 		return med.AuthorshipOther
 	case now.Sub(time.UnixMilli(h.At)) <= recent:
 		return med.AuthorshipOwnRecent

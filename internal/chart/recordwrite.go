@@ -50,7 +50,7 @@ func (s *Service) createRecord(ctx context.Context, in *entered, id med.PatientI
 		return s.recordBefore(ctx, in, id, made, err)
 	}
 	next := &recordDraft{head: sealedHeader{
-		By: in.caller.Issuer + "\x1f" + in.caller.Subject, At: s.now().UnixMilli(), Author: in.caller.Subject,
+		By: actor(in.caller), At: s.now().UnixMilli(), Author: in.caller.Subject,
 	}}
 	if err := next.apply(p, true); err != nil {
 		return nil, err
@@ -93,31 +93,15 @@ func (s *Service) onceHere(ctx context.Context, in *entered, o med.Once) (*once,
 	return s.once(in, index, o)
 }
 
-// recordBefore reads what the first of the same requests made, as a part of this
-// call: under a context and with an entry of its own.
+// recordBefore reads what the first of the same requests made.
 func (s *Service) recordBefore(ctx context.Context, in *entered, id med.PatientID, made string, err error) (*med.RecordView, error) {
 	if err != nil {
 		return nil, err
 	}
-	which := med.RecordID(made)
-	in.entry.ResourceID, in.entry.Detail.Reason = made, "made_before"
-	part := &entered{caller: in.caller, entry: in.entry.Child(s.now(), "read", audit.Failure)}
 	var out *med.RecordView
-	err = s.enter(ctx, part, func(part *entered) error {
-		open, err := s.openChart(ctx, part, id, which)
-		if err != nil {
-			return err
-		}
-		r, err := open.find(which)
-		if err != nil {
-			return err
-		}
-		if out, err = open.show(r, true); err != nil {
-			return s.suspect(ctx, id, err)
-		}
-		part.discloses(r.view, med.RecordFields)
-		out.Event, out.Suspect = in.entry.ID, open.suspect
-		return nil
+	err = s.madeBefore(ctx, in, id, made, func(part *entered) (err error) {
+		out, err = s.readRecord(ctx, part, id, med.RecordID(made))
+		return err
 	})
 	return out, err
 }
@@ -161,7 +145,7 @@ func (s *Service) nextVersion(ctx context.Context, c med.Caller, id med.PatientI
 			if err != nil {
 				return err
 			}
-			if err := open.changeable(ctx, s, was, seen, p); err != nil {
+			if err := open.changeable(was, seen, p); err != nil {
 				return err
 			}
 			next := &recordDraft{head: *was.head}
@@ -276,7 +260,7 @@ func (o *changedChart) record(ctx context.Context, tx pgx.Tx, s *Service, which 
 }
 
 // changeable reports why the caller may not change a record that they see.
-func (o *changedChart) changeable(ctx context.Context, s *Service, was *openRecord, seen string, p med.Patch) error {
+func (o *changedChart) changeable(was *openRecord, seen string, p med.Patch) error {
 	d := o.rules().Of(was.head.Kind, was.head.Sensitivity, was.own)
 	if !d.Allow {
 		return med.Forbidden.New("Your role may not change this record.")
@@ -284,11 +268,7 @@ func (o *changedChart) changeable(ctx context.Context, s *Service, was *openReco
 	if err := writable(d, p); err != nil {
 		return err
 	}
-	now, err := o.show(was, false)
-	if err != nil {
-		return s.suspect(ctx, o.patient, err)
-	}
-	if now.Tag != seen {
+	if was.tag() != seen {
 		return med.Stale.New("")
 	}
 	if was.head.InError {
@@ -357,7 +337,8 @@ func (o *changedChart) wrote(ctx context.Context, tx pgx.Tx, s *Service, was *op
 
 // inLine says whether a record is in the diagnosis line.
 func inLine(h *sealedHeader) bool {
-	return h.Kind == med.KindCondition && h.Active && !h.InError && med.Strictest(h.Sensitivity) == med.SensitivityNormal
+	r := h.record("", "")
+	return fhir.InDiagnosis(&r)
 }
 
 // diagnose derives the diagnosis line from the conditions as they are now, in the
@@ -373,9 +354,7 @@ func (o *changedChart) diagnose(ctx context.Context, tx pgx.Tx, s *Service) erro
 		if err != nil {
 			return s.suspect(ctx, o.patient, err)
 		}
-		if inLine(h) {
-			all = append(all, h.record(med.RecordID(r.ID), o.patient))
-		}
+		all = append(all, h.record(med.RecordID(r.ID), o.patient))
 	}
 	where, name := patientRow(o.key.ID().Practice, o.patient), string(med.FieldDiagnosis)
 	now, err := o.key.OpenField(where, o.sealed, name)

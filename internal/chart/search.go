@@ -80,7 +80,7 @@ func (s *Service) SearchPatients(ctx context.Context, c med.Caller, by string, p
 		if err != nil {
 			return err
 		}
-		found, err := s.each(ctx, in, ids, slices.Compact(slices.Concat([]med.Field{med.FieldName, med.FieldDOB}, without(fields, med.FieldName, med.FieldDOB))))
+		found, err := s.each(ctx, in, ids, slices.Concat([]med.Field{med.FieldName, med.FieldDOB}, without(fields, med.FieldName, med.FieldDOB)))
 		if err != nil {
 			return err
 		}

@@ -88,7 +88,7 @@ func (s *Service) writeTreatment(ctx context.Context, in *entered, t *med.Treatm
 		}
 		if err := s.db.Q.AddTreatment(ctx, tx, pgdb.AddTreatmentParams{
 			ID: string(t.ID), Kind: string(t.Kind), PatientID: string(t.Patient), PracticeID: string(practice), Issuer: t.Issuer, Subject: t.Subject,
-			Author: in.caller.Issuer + "\x1f" + in.caller.Subject, ValidFrom: t.From, ValidTo: t.To, EventID: string(in.entry.ID),
+			Author: actor(in.caller), ValidFrom: t.From, ValidTo: t.To, EventID: string(in.entry.ID),
 		}); err != nil {
 			return err
 		}

@@ -23,7 +23,7 @@ func Diagnosis(records []med.Record) med.PHI {
 	}
 	var lines []line
 	for _, r := range records {
-		if r.Kind != med.KindCondition || !r.Active || med.Strictest(r.Sensitivity) != med.SensitivityNormal {
+		if !InDiagnosis(&r) {
 			continue
 		}
 		if name := conditionName(r.Codes); name != "" {
@@ -58,4 +58,10 @@ func conditionName(codes []med.Code) string {
 		}
 	}
 	return codes[0].Code.Reveal()
+}
+
+// InDiagnosis reports whether a record belongs in the diagnosis line: a condition
+// that is active, was not entered in error, and is open to whoever sees the line.
+func InDiagnosis(r *med.Record) bool {
+	return r.Kind == med.KindCondition && r.Active && !r.InError && med.Strictest(r.Sensitivity) == med.SensitivityNormal
 }
