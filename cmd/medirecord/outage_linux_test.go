@@ -266,6 +266,7 @@ func (l *load) suffer(t *testing.T, ops, log string, o outage) {
 	// to arrive, and to be looked at. What had not passed is told by its entry.
 	slack := max(0, 8*l.slowest()-o.within)
 	l.stall.Store(0)
+	begun := time.Now() // who is refused while it is being cut is refused rightly
 	o.cut()
 	at := time.Now()
 	refused := map[int]int{}
@@ -313,7 +314,7 @@ func (l *load) suffer(t *testing.T, ops, log string, o outage) {
 			if born := bornAt(t, r.event); !o.cached && born.After(at) && r.ended.Before(mended) {
 				t.Errorf("a disclosure by a call that began %s after the cut", born.Sub(at))
 			}
-		case r.ended.Before(at):
+		case r.ended.Before(begun):
 			t.Errorf("%d %s before the cut", r.status, r.code)
 		default:
 			codes[fmt.Sprintf("%d %s", r.status, r.code)]++
