@@ -30,6 +30,7 @@ type Gate struct {
 	deadline time.Duration
 	now      func() time.Time
 
+	said   said
 	skew   atomic.Int64 // of the sidecar's clock against ours at its last message, in milliseconds
 	ask    chan *asked
 	stop   context.CancelFunc
@@ -134,7 +135,7 @@ func (g *Gate) rule(ctx context.Context, q *pb.Question) (*med.Ruling, error) {
 	if r == nil {
 		return nil, refusal(a)
 	}
-	return rulingOf(r), nil
+	return g.rulingOf(r)
 }
 
 func (g *Gate) put(ctx context.Context, q *pb.Question) (*pb.Answer, error) {
@@ -232,26 +233,67 @@ func callerOf(c *pb.Caller, token med.Credential) med.Caller {
 	return out
 }
 
-func rulingOf(r *pb.Ruling) *med.Ruling {
+func (g *Gate) rulingOf(r *pb.Ruling) (*med.Ruling, error) {
+	said, err := g.said.of(r.GetSaid())
+	if err != nil {
+		return nil, err
+	}
 	out := &med.Ruling{
-		Decisions: make(map[med.Relation]med.Decision, len(r.GetDecisions())),
-		Context:   r.GetContext(), Nonce: r.GetNonce(), MAC: r.GetMac(), Revision: r.GetRevision(),
+		Decisions: said.Decisions, Records: said.Records, Reads: said.Reads,
+		Context: r.GetContext(), Nonce: r.GetNonce(), MAC: r.GetMac(), Revision: r.GetRevision(),
 		Strict: r.GetStrict(),
 	}
-	for rel, d := range r.GetDecisions() {
-		out.Decisions[med.Relation(rel)] = decisionOf(d)
-	}
-	out.Records = tablesOf(r.GetRecords())
-	if out.Reads = tablesOf(r.GetReads()); out.Reads == nil {
-		out.Reads = out.Records
-	}
-	treats(out)
 	if g := r.GetGrant(); g != nil {
 		out.Grant = &med.Grant{
 			ID: g.GetId(), Opened: g.GetOpened(), OpenedAt: time.Unix(g.GetOpenedAt(), 0), ExpiresAt: time.Unix(g.GetExpiresAt(), 0),
 			ReasonCode: g.GetReasonCode(), Signed: g.GetSigned(), PageP1: g.GetPageP1(),
 		}
 	}
+	return out, nil
+}
+
+// said keeps what was taken apart, by its bytes. It is no memory of answers: the
+// sidecar says with each what the policy says now, and the same bytes mean the
+// same. What it returns is shared and must not be changed.
+type said struct {
+	mu   sync.RWMutex
+	read map[string]*med.Ruling
+}
+
+// mostSaid bounds what is kept: a policy says a few hundred different things.
+const mostSaid = 4096
+
+func (s *said) of(wire []byte) (*med.Ruling, error) {
+	s.mu.RLock()
+	r := s.read[string(wire)]
+	s.mu.RUnlock()
+	if r != nil {
+		return r, nil
+	}
+	var m pb.Said
+	if err := proto.Unmarshal(wire, &m); err != nil {
+		return nil, med.Unauthorized.Because(errors.New("a ruling that cannot be read"))
+	}
+	r = saidOf(&m)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.read == nil || len(s.read) >= mostSaid {
+		s.read = map[string]*med.Ruling{}
+	}
+	s.read[string(wire)] = r
+	return r, nil
+}
+
+func saidOf(m *pb.Said) *med.Ruling {
+	out := &med.Ruling{Decisions: make(map[med.Relation]med.Decision, len(m.GetDecisions()))}
+	for rel, d := range m.GetDecisions() {
+		out.Decisions[med.Relation(rel)] = decisionOf(d)
+	}
+	out.Records = tablesOf(m.GetRecords())
+	if out.Reads = tablesOf(m.GetReads()); out.Reads == nil {
+		out.Reads = out.Records
+	}
+	treats(out)
 	return out
 }
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/medirecord/medirecord/internal/gate"
 	"github.com/medirecord/medirecord/internal/med"
 	pb "github.com/medirecord/medirecord/proto/medirecord/v1"
@@ -73,9 +75,15 @@ func TestWhatIsNotACleanAnswerIsNoCaller(t *testing.T) {
 
 func ruling(q *pb.Question, allow bool) *pb.Answer {
 	d := &pb.Decision{Allow: allow, Reveal: []string{"ssn", "name"}, Mask: []string{"dob"}, Write: []string{"ssn"}, Notify: []string{"officer"}}
-	return &pb.Answer{Id: q.GetId(), Answer: &pb.Answer_Ruling{Ruling: &pb.Ruling{
-		Decisions: map[string]*pb.Decision{"same_practice": d, "made_up": d, "self": nil}, Context: "c", Nonce: "n", Mac: "m", Revision: "r",
-	}}}
+	return rulingThat(q, &pb.Said{Decisions: map[string]*pb.Decision{"same_practice": d, "made_up": d, "self": {}}})
+}
+
+func rulingThat(q *pb.Question, says *pb.Said) *pb.Answer {
+	said, err := proto.Marshal(says)
+	if err != nil {
+		panic(err)
+	}
+	return &pb.Answer{Id: q.GetId(), Answer: &pb.Answer_Ruling{Ruling: &pb.Ruling{Said: said, Context: "c", Nonce: "n", Mac: "m", Revision: "r"}}}
 }
 
 func TestARulingAllowsOnlyWhatItSays(t *testing.T) {
@@ -119,9 +127,7 @@ func TestARulingAllowsOnlyWhatItSays(t *testing.T) {
 	t.Run("a field both masked and revealed is masked", func(t *testing.T) {
 		t.Parallel()
 		r, err := rule(t, func(q *pb.Question) *pb.Answer {
-			a := ruling(q, true)
-			a.GetRuling().GetDecisions()["same_practice"].Mask = []string{"ssn"}
-			return a
+			return rulingThat(q, &pb.Said{Decisions: map[string]*pb.Decision{"same_practice": {Allow: true, Reveal: []string{"ssn"}, Mask: []string{"ssn"}}}})
 		})
 		noError(t, err)
 		if d := r.Decisions[med.RelationSamePractice]; d.View["ssn"] != med.Mask {
@@ -141,7 +147,10 @@ func TestARulingAllowsOnlyWhatItSays(t *testing.T) {
 		}
 	})
 	for name, answer := range map[string]func(*pb.Question) *pb.Answer{
-		"a caller":        echo,
+		"a caller": echo,
+		"no ruling at all in it": func(q *pb.Question) *pb.Answer {
+			return &pb.Answer{Id: q.GetId(), Answer: &pb.Answer_Ruling{Ruling: &pb.Ruling{Said: []byte("\xff\xff"), Context: "c"}}}
+		},
 		"an empty answer": func(q *pb.Question) *pb.Answer { return &pb.Answer{Id: q.GetId()} },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -111,7 +111,9 @@ type Decision struct {
 
 // Ruling is the sidecar's answer to "may they": a decision for each relation
 // the caller could have, and the signed context with which the database
-// settles which one it is. Without a context, all are denied.
+// settles which one it is. Without a context, all are denied. What it says,
+// Decisions, Records and Reads, is shared by all calls that were told the same:
+// nobody may change it.
 type Ruling struct {
 	Decisions map[Relation]Decision
 	Context   string // signed; goes to PostgreSQL as it is

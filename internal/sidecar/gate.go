@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -161,26 +162,13 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 			Type: q.GetResourceType(), Kind: kindAsked(q), Sensitivity: med.SensitivityNormal, State: stateOf(q.GetAction()),
 		},
 	}
-	ruled, err := s.decide(ctx, engine, asked)
+	ruled, err := s.decide(ctx, engine, asked, patient == "")
 	if err != nil {
 		s.cfg.Log.ErrorContext(ctx, "policy not evaluated", slog.String("revision", engine.Revision()))
 		return refuse(id, "denied", "policy_error")
 	}
-	decisions := ruled.decisions
-	if patient == "" {
-		decisions = map[string]*pb.Decision{string(med.RelationSamePractice): decisions[string(med.RelationSamePractice)]}
-	}
-	ruling := &pb.Ruling{Decisions: decisions, Records: ruled.records, Revision: engine.Revision()}
-	if q.GetResourceType() == "record" && q.GetAction() != "read" {
-		asked.Action = "read"
-		reads, err := s.decide(ctx, engine, asked)
-		if err != nil {
-			s.cfg.Log.ErrorContext(ctx, "policy not evaluated", slog.String("revision", engine.Revision()))
-			return refuse(id, "denied", "policy_error")
-		}
-		ruling.Reads = reads.records
-	}
-	if !anyAllowed(decisions) {
+	ruling := &pb.Ruling{Said: ruled.said, Revision: engine.Revision()}
+	if !ruled.allows {
 		return &pb.Answer{Id: id, Answer: &pb.Answer_Ruling{Ruling: ruling}}
 	}
 	claims := token.Context{
@@ -210,7 +198,7 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 		}
 	}
 	if patient == "" {
-		claims.MaxRows = int(decisions[string(med.RelationSamePractice)].GetMaxRows())
+		claims.MaxRows = ruled.maxRows
 	}
 	claims.Strict = s.strict(q, emergency || standing != nil)
 	ruling.Strict = claims.Strict
@@ -278,15 +266,6 @@ func refusalOf(reason string) string {
 	return "denied"
 }
 
-func anyAllowed(ds map[string]*pb.Decision) bool {
-	for _, d := range ds {
-		if d.GetAllow() {
-			return true
-		}
-	}
-	return false
-}
-
 // mint signs the context of a ruling, for the call whose entry is event. What
 // is minted for a person is told to the worker.
 func (s *Service) mint(ctx context.Context, id uint64, ruling *pb.Ruling, c token.Context, event string) *pb.Answer {
@@ -311,34 +290,79 @@ func (s *Service) mint(ctx context.Context, id uint64, ruling *pb.Ruling, c toke
 type rulingKey struct {
 	revision, roles, action, resource, kind string
 	mfa                                     med.MFA
-	grant, reason                           bool
+	grant, reason, nobody                   bool
 }
 
-// ruled is what the policy says of one action: for each relation, and of an
-// action on records for each sort of record too.
+// ruled is what the policy says of one action, as it is sent: taken apart and
+// written down once, not for every question.
 type ruled struct {
-	decisions map[string]*pb.Decision
-	records   []*pb.RecordDecision
+	said    []byte
+	allows  bool // for some relation
+	maxRows int  // of the caller's practice
 }
 
-// decide asks the policy for every relation. The policy is pure and its input
-// small, so what it said once for the same input it says again.
-func (s *Service) decide(ctx context.Context, e *policy.Engine, in policy.Input) (*ruled, error) {
+// ruledBy writes down what the policy says.
+func ruledBy(said *pb.Said) (*ruled, error) {
+	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(said)
+	if err != nil {
+		return nil, err
+	}
+	out := &ruled{said: wire, maxRows: int(said.GetDecisions()[string(med.RelationSamePractice)].GetMaxRows())}
+	for _, d := range said.GetDecisions() {
+		out.allows = out.allows || d.GetAllow()
+	}
+	return out, nil
+}
+
+// decide asks the policy for every relation; about nobody, for the caller's
+// practice alone. The policy is pure and its input small, so what it said once
+// for the same input it says again.
+func (s *Service) decide(ctx context.Context, e *policy.Engine, in policy.Input, nobody bool) (*ruled, error) {
 	key := rulingKey{
 		revision: e.Revision(), roles: strings.Join(words(in.Subject.Roles), " "), action: in.Action, resource: in.Resource.Type,
-		kind: string(in.Resource.Kind), mfa: in.Subject.MFA, grant: in.Subject.Grant, reason: in.Subject.ReasonGiven,
+		kind: string(in.Resource.Kind), mfa: in.Subject.MFA, grant: in.Subject.Grant, reason: in.Subject.ReasonGiven, nobody: nobody,
 	}
 	if v, ok := s.rulings.Load(key); ok {
 		return v.(*ruled), nil
 	}
-	out := &ruled{decisions: make(map[string]*pb.Decision, len(med.Relations))}
+	said, err := say(ctx, e, in)
+	if err != nil {
+		return nil, err
+	}
+	if in.Resource.Type == "record" && in.Action != "read" {
+		in.Action = "read"
+		reads, err := say(ctx, e, in)
+		if err != nil {
+			return nil, err
+		}
+		said.Reads = reads.GetRecords()
+	}
+	if nobody {
+		maps.DeleteFunc(said.GetDecisions(), func(rel string, _ *pb.Decision) bool { return rel != string(med.RelationSamePractice) })
+	}
+	out, err := ruledBy(said)
+	if err != nil {
+		return nil, err
+	}
+	if s.nruling.Add(1) > 4096 { // action and kind are the asker's words
+		s.rulings.Clear()
+		s.nruling.Store(0)
+	}
+	s.rulings.Store(key, out)
+	return out, nil
+}
+
+// say asks the policy for every relation: and of an action on records for each
+// sort of record too.
+func say(ctx context.Context, e *policy.Engine, in policy.Input) (*pb.Said, error) {
+	out := &pb.Said{Decisions: make(map[string]*pb.Decision, len(med.Relations))}
 	for _, rel := range med.Relations {
 		in.Resource.Relation = rel
 		one, err := decideOne(ctx, e, in)
 		if err != nil {
 			return nil, err
 		}
-		out.add(rel, one)
+		one.addTo(out, rel)
 		if rel != med.RelationSamePractice {
 			continue
 		}
@@ -348,15 +372,10 @@ func (s *Service) decide(ctx context.Context, e *policy.Engine, in policy.Input)
 			return nil, err
 		}
 		if !treating.equal(one) {
-			out.add(med.RelationTreating, treating)
+			treating.addTo(out, med.RelationTreating)
 		}
 		in.Resource.Treating = false
 	}
-	if s.nruling.Add(1) > 4096 { // action and kind are the asker's words
-		s.rulings.Clear()
-		s.nruling.Store(0)
-	}
-	s.rulings.Store(key, out)
 	return out, nil
 }
 
@@ -372,12 +391,12 @@ func (r ruledOne) equal(other ruledOne) bool {
 	})
 }
 
-func (r *ruled) add(rel med.Relation, one ruledOne) {
-	r.decisions[string(rel)] = one.decision
-	for _, g := range one.records {
+func (r ruledOne) addTo(said *pb.Said, rel med.Relation) {
+	said.Decisions[string(rel)] = r.decision
+	for _, g := range r.records {
 		g := proto.CloneOf(g)
 		g.Relation = string(rel)
-		r.records = append(r.records, g)
+		said.Records = append(said.Records, g)
 	}
 }
 

@@ -90,7 +90,7 @@ func TestContextsSayWhatTheTokenAndTheQuestionSay(t *testing.T) {
 			}
 			var allowed []string
 			for _, rel := range med.Relations {
-				d := r.GetDecisions()[string(rel)]
+				d := saidOf(r).GetDecisions()[string(rel)]
 				if d == nil {
 					t.Fatalf("no decision for %s", rel)
 				}
@@ -137,11 +137,11 @@ func TestContextsSayWhatTheTokenAndTheQuestionSay(t *testing.T) {
 	})
 	t.Run("fields of the view", func(t *testing.T) {
 		t.Parallel()
-		self := w.one(t, may(w.token(t, claims{"roles": []string{"patient"}, "patient_id": "p-001"}), "p-001")).GetRuling().GetDecisions()["self"]
+		self := saidOf(w.one(t, may(w.token(t, claims{"roles": []string{"patient"}, "patient_id": "p-001"}), "p-001")).GetRuling()).GetDecisions()["self"]
 		if !slices.Equal(self.GetMask(), []string{"dob", "ssn"}) || slices.Contains(self.GetReveal(), "diagnosis") || !slices.Contains(self.GetReveal(), "name") || len(self.GetWrite()) > 0 {
 			t.Errorf("the patient's view: %v", self)
 		}
-		if d := w.one(t, may(w.of(t, med.RoleClinician), "p-001")).GetRuling().GetDecisions()[other]; d.GetAllow() || d.GetReasonCode() != "other_practice" {
+		if d := saidOf(w.one(t, may(w.of(t, med.RoleClinician), "p-001")).GetRuling()).GetDecisions()[other]; d.GetAllow() || d.GetReasonCode() != "other_practice" {
 			t.Errorf("a clinician elsewhere: %v", d)
 		}
 	})
@@ -315,7 +315,7 @@ func TestPolicyChangesUnderQuestions(t *testing.T) {
 		askers.Go(func() {
 			for !stop.Load() {
 				r := w.one(t, may(tok, "p-001")).GetRuling()
-				ssn := slices.Contains(r.GetDecisions()["same_practice"].GetReveal(), "ssn")
+				ssn := slices.Contains(saidOf(r).GetDecisions()["same_practice"].GetReveal(), "ssn")
 				if want, known := shows[r.GetRevision()]; !known || ssn != want {
 					t.Errorf("revision %s shows the SSN: %v", r.GetRevision(), ssn)
 					return
@@ -476,8 +476,8 @@ func TestOnlyTheTrailIsAskedForAPractice(t *testing.T) {
 		med.RoleAdmin: "permitted", med.RoleOfficer: "permitted", med.RoleClinician: "role", med.RoleNurse: "role", med.RoleBreakGlass: "role", med.RolePatient: "not_self",
 	} {
 		r := ask(w.of(t, role), "audit", "read").GetRuling()
-		d := r.GetDecisions()["same_practice"]
-		if d.GetReasonCode() != want || d.GetAllow() != (want == "permitted") || d.GetAllow() != (r.GetContext() != "") || len(r.GetDecisions()) != 1 {
+		d := saidOf(r).GetDecisions()["same_practice"]
+		if d.GetReasonCode() != want || d.GetAllow() != (want == "permitted") || d.GetAllow() != (r.GetContext() != "") || len(saidOf(r).GetDecisions()) != 1 {
 			t.Errorf("%s: got %v, want %s", role, r, want)
 		}
 		if !d.GetAllow() {
@@ -489,7 +489,7 @@ func TestOnlyTheTrailIsAskedForAPractice(t *testing.T) {
 		}
 	}
 	noMFA := ask(w.token(t, claims{"roles": []string{"admin"}, "mfa_verified": nil}), "audit", "read").GetRuling()
-	if d := noMFA.GetDecisions()["same_practice"]; d.GetReasonCode() != "mfa_required" || noMFA.GetContext() != "" {
+	if d := saidOf(noMFA).GetDecisions()["same_practice"]; d.GetReasonCode() != "mfa_required" || noMFA.GetContext() != "" {
 		t.Errorf("an admin without a second factor: got %v", noMFA)
 	}
 	found := ask(w.of(t, med.RoleNurse), "patient", "search").GetRuling()

@@ -30,7 +30,7 @@ func (s *Service) mayGrants(ctx context.Context, id uint64, c *token.Claims, q *
 	}
 	engine := s.cfg.Policy()
 	mfa := c.MFAState(s.cfg.Now())
-	ruling := &pb.Ruling{Decisions: map[string]*pb.Decision{}, Revision: engine.Revision()}
+	said := &pb.Said{Decisions: map[string]*pb.Decision{}}
 	for relation, of := range map[med.Relation]policy.Resource{
 		med.RelationSelf:         {Relation: med.RelationOtherPractice, Authorship: string(med.AuthorshipOwn)},
 		med.RelationSamePractice: {Relation: med.RelationSamePractice, Authorship: string(med.AuthorshipOther)},
@@ -41,9 +41,14 @@ func (s *Service) mayGrants(ctx context.Context, id uint64, c *token.Claims, q *
 			s.cfg.Log.ErrorContext(ctx, "policy not evaluated", slog.String("revision", engine.Revision()))
 			return refuse(id, "denied", "policy_error")
 		}
-		ruling.Decisions[string(relation)] = decisionOf(d)
+		said.Decisions[string(relation)] = decisionOf(d)
 	}
-	if !anyAllowed(ruling.GetDecisions()) {
+	ruled, err := ruledBy(said)
+	if err != nil {
+		return refuse(id, "denied", "policy_error")
+	}
+	ruling := &pb.Ruling{Said: ruled.said, Revision: engine.Revision()}
+	if !ruled.allows {
 		return &pb.Answer{Id: id, Answer: &pb.Answer_Ruling{Ruling: ruling}}
 	}
 	return s.mint(ctx, id, ruling, token.Context{

@@ -48,7 +48,7 @@ func TestABreakGlassGrant(t *testing.T) {
 		t.Errorf("the first: got %v", g)
 	}
 	for rel, want := range map[string]bool{"same_practice": true, "other_practice": true} {
-		if d := a.GetDecisions()[rel]; d.GetAllow() != want || d.GetReasonCode() != "break_glass" || !slices.Contains(d.GetReveal(), "ssn") || !slices.Contains(d.GetNotify(), "officer") || len(d.GetWrite()) > 0 {
+		if d := saidOf(a).GetDecisions()[rel]; d.GetAllow() != want || d.GetReasonCode() != "break_glass" || !slices.Contains(d.GetReveal(), "ssn") || !slices.Contains(d.GetNotify(), "officer") || len(d.GetWrite()) > 0 {
 			t.Errorf("%s: got %v", rel, d)
 		}
 	}
@@ -144,10 +144,10 @@ func TestWhoGetsNoGrant(t *testing.T) {
 			// Without the role the header means nothing: the answer is the plain one.
 			tok := w.of(t, role)
 			r, plain := w.one(t, emergency(tok, "p-001")).GetRuling(), w.one(t, may(tok, "p-001")).GetRuling()
-			if plain == nil || !proto.Equal(&pb.Ruling{Decisions: r.GetDecisions()}, &pb.Ruling{Decisions: plain.GetDecisions()}) {
+			if plain == nil || !proto.Equal(&pb.Said{Decisions: saidOf(r).GetDecisions()}, &pb.Said{Decisions: saidOf(plain).GetDecisions()}) {
 				t.Errorf("got %v, want %v", r, plain)
 			}
-			if r.GetGrant() != nil || r.GetDecisions()["other_practice"].GetAllow() || r.GetContext() != "" && contextOf(t, w, r).Grant != "" {
+			if r.GetGrant() != nil || saidOf(r).GetDecisions()["other_practice"].GetAllow() || r.GetContext() != "" && contextOf(t, w, r).Grant != "" {
 				t.Errorf("got %v: a grant", r)
 			}
 		})

@@ -18,7 +18,7 @@ func mayRecord(tok, action string) *pb.Question {
 // allowedTo says whether the ruling allows a sort of record in one relation.
 func allowedTo(r *pb.Ruling, rel med.Relation, k med.Kind, s med.Sensitivity, a med.Authorship) *pb.Decision {
 	cell, _ := med.RecordCell(k, s, a)
-	for _, g := range r.GetRecords() {
+	for _, g := range saidOf(r).GetRecords() {
 		for _, c := range g.GetCells() {
 			if g.GetRelation() == string(rel) && int(c) == cell {
 				return g.GetDecision()
@@ -72,7 +72,7 @@ func TestARulingOnRecordsDecidesEachSort(t *testing.T) {
 		if d.GetAllow() != tc.want {
 			t.Errorf("%s, %s of %s %s %s, %s: got %v, want %v", tc.role, tc.action, tc.kind, tc.s, tc.a, tc.rel, d.GetAllow(), tc.want)
 		}
-		if tc.want && !r.GetDecisions()[string(tc.rel)].GetAllow() {
+		if tc.want && !saidOf(r).GetDecisions()[string(tc.rel)].GetAllow() {
 			t.Errorf("%s, %s: the relation as a whole is denied", tc.role, tc.action)
 		}
 	}
@@ -83,16 +83,25 @@ func TestARulingOnRecordsIsRememberedAndSmall(t *testing.T) {
 	w := start(t, options{})
 	tok := w.of(t, med.RoleClinician)
 	first, second := w.one(t, mayRecord(tok, "read")).GetRuling(), w.one(t, mayRecord(tok, "read")).GetRuling()
-	if len(first.GetRecords()) == 0 || len(first.GetRecords()) != len(second.GetRecords()) {
-		t.Fatalf("got %d and %d groups", len(first.GetRecords()), len(second.GetRecords()))
+	if len(saidOf(first).GetRecords()) == 0 || len(saidOf(first).GetRecords()) != len(saidOf(second).GetRecords()) {
+		t.Fatalf("got %d and %d groups", len(saidOf(first).GetRecords()), len(saidOf(second).GetRecords()))
 	}
-	if n := proto.Size(&pb.Ruling{Records: first.GetRecords()}); n > 1024 {
+	if n := proto.Size(&pb.Said{Records: saidOf(first).GetRecords()}); n > 1024 {
 		t.Errorf("what the policy says of a clinician's reads takes %d bytes on the wire", n)
 	}
-	if len(w.one(t, may(tok, "p-001")).GetRuling().GetRecords()) > 0 {
+	if len(saidOf(w.one(t, may(tok, "p-001")).GetRuling()).GetRecords()) > 0 {
 		t.Error("a ruling on a patient speaks of records")
 	}
 	if c := contextOf(t, w, first); c.Action != "record.read" || c.Patient != "p-001" {
 		t.Errorf("got the context %+v", c)
 	}
+}
+
+// saidOf takes apart what a ruling says.
+func saidOf(r *pb.Ruling) *pb.Said {
+	var out pb.Said
+	if err := proto.Unmarshal(r.GetSaid(), &out); err != nil {
+		panic(err)
+	}
+	return &out
 }

@@ -882,22 +882,16 @@ func (x *Serve) GetOnBehalfOf() string {
 // it is. No context: denied whatever the relation.
 type Ruling struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By relation: self, same_practice, other_practice; and treating, of who treats
-	// the patient in the same practice, where that makes a difference.
-	Decisions map[string]*Decision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Context   string               `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`                       // goes to PostgreSQL as it is
-	Nonce     string               `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`                           // the context's nonce, for the trail
-	Mac       string               `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`                               // the entry MAC, for the trail
-	ExpiresAt int64                `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // Unix seconds
-	Grant     *Grant               `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`                           // set when the access is break-glass
-	Revision  string               `protobuf:"bytes,7,opt,name=revision,proto3" json:"revision,omitempty"`                     // of the policy
-	Strict    bool                 `protobuf:"varint,8,opt,name=strict,proto3" json:"strict,omitempty"`                        // the context opens a patient's rows only against a ticket of the trail
-	// Of an action on records: what may be done to which. decisions then says only
-	// whether there is any record of that relation that it may be done to.
-	Records []*RecordDecision `protobuf:"bytes,12,rep,name=records,proto3" json:"records,omitempty"`
-	// Of an action on records other than reading: which of them may be read. What
-	// may not be read is not there, whatever the action.
-	Reads         []*RecordDecision `protobuf:"bytes,13,rep,name=reads,proto3" json:"reads,omitempty"`
+	// A marshalled Said. It is the same for many questions: whoever asks need not
+	// take apart again what they have seen.
+	Said          []byte `protobuf:"bytes,14,opt,name=said,proto3" json:"said,omitempty"`
+	Context       string `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"`                       // goes to PostgreSQL as it is
+	Nonce         string `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`                           // the context's nonce, for the trail
+	Mac           string `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`                               // the entry MAC, for the trail
+	ExpiresAt     int64  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // Unix seconds
+	Grant         *Grant `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`                           // set when the access is break-glass
+	Revision      string `protobuf:"bytes,7,opt,name=revision,proto3" json:"revision,omitempty"`                     // of the policy
+	Strict        bool   `protobuf:"varint,8,opt,name=strict,proto3" json:"strict,omitempty"`                        // the context opens a patient's rows only against a ticket of the trail
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -932,9 +926,9 @@ func (*Ruling) Descriptor() ([]byte, []int) {
 	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *Ruling) GetDecisions() map[string]*Decision {
+func (x *Ruling) GetSaid() []byte {
 	if x != nil {
-		return x.Decisions
+		return x.Said
 	}
 	return nil
 }
@@ -988,14 +982,67 @@ func (x *Ruling) GetStrict() bool {
 	return false
 }
 
-func (x *Ruling) GetRecords() []*RecordDecision {
+// Said is what the policy says of one action, whoever the patient is.
+type Said struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By relation: self, same_practice, other_practice; and treating, of who treats
+	// the patient in the same practice, where that makes a difference.
+	Decisions map[string]*Decision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Of an action on records: what may be done to which. decisions then says only
+	// whether there is any record of that relation that it may be done to.
+	Records []*RecordDecision `protobuf:"bytes,2,rep,name=records,proto3" json:"records,omitempty"`
+	// Of an action on records other than reading: which of them may be read. What
+	// may not be read is not there, whatever the action.
+	Reads         []*RecordDecision `protobuf:"bytes,3,rep,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Said) Reset() {
+	*x = Said{}
+	mi := &file_medirecord_v1_gate_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Said) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Said) ProtoMessage() {}
+
+func (x *Said) ProtoReflect() protoreflect.Message {
+	mi := &file_medirecord_v1_gate_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Said.ProtoReflect.Descriptor instead.
+func (*Said) Descriptor() ([]byte, []int) {
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Said) GetDecisions() map[string]*Decision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+func (x *Said) GetRecords() []*RecordDecision {
 	if x != nil {
 		return x.Records
 	}
 	return nil
 }
 
-func (x *Ruling) GetReads() []*RecordDecision {
+func (x *Said) GetReads() []*RecordDecision {
 	if x != nil {
 		return x.Reads
 	}
@@ -1017,7 +1064,7 @@ type RecordDecision struct {
 
 func (x *RecordDecision) Reset() {
 	*x = RecordDecision{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[11]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1076,7 @@ func (x *RecordDecision) String() string {
 func (*RecordDecision) ProtoMessage() {}
 
 func (x *RecordDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[11]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1089,7 @@ func (x *RecordDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordDecision.ProtoReflect.Descriptor instead.
 func (*RecordDecision) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{11}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RecordDecision) GetRelation() string {
@@ -1081,7 +1128,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[12]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1140,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[12]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1153,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{12}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Decision) GetAllow() bool {
@@ -1175,7 +1222,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[13]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1234,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[13]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1247,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{13}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Grant) GetId() string {
@@ -1262,7 +1309,7 @@ type Attest struct {
 
 func (x *Attest) Reset() {
 	*x = Attest{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[14]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1321,7 @@ func (x *Attest) String() string {
 func (*Attest) ProtoMessage() {}
 
 func (x *Attest) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[14]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1334,7 @@ func (x *Attest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attest.ProtoReflect.Descriptor instead.
 func (*Attest) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{14}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Attest) GetEntries() []*Entry {
@@ -1315,7 +1362,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[15]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1374,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[15]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1387,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{15}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Entry) GetNonce() string {
@@ -1417,7 +1464,7 @@ type Attested struct {
 
 func (x *Attested) Reset() {
 	*x = Attested{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[16]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1476,7 @@ func (x *Attested) String() string {
 func (*Attested) ProtoMessage() {}
 
 func (x *Attested) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[16]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1489,7 @@ func (x *Attested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attested.ProtoReflect.Descriptor instead.
 func (*Attested) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{16}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Attested) GetAttestations() []Attestation {
@@ -1463,7 +1510,7 @@ type Settled struct {
 
 func (x *Settled) Reset() {
 	*x = Settled{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[17]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1522,7 @@ func (x *Settled) String() string {
 func (*Settled) ProtoMessage() {}
 
 func (x *Settled) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[17]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1535,7 @@ func (x *Settled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settled.ProtoReflect.Descriptor instead.
 func (*Settled) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{17}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Settled) GetLife() string {
@@ -1517,7 +1564,7 @@ type Mints struct {
 
 func (x *Mints) Reset() {
 	*x = Mints{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[18]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1576,7 @@ func (x *Mints) String() string {
 func (*Mints) ProtoMessage() {}
 
 func (x *Mints) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[18]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1589,7 @@ func (x *Mints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mints.ProtoReflect.Descriptor instead.
 func (*Mints) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{18}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Mints) GetLife() string {
@@ -1587,7 +1634,7 @@ type Mint struct {
 
 func (x *Mint) Reset() {
 	*x = Mint{}
-	mi := &file_medirecord_v1_gate_proto_msgTypes[19]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1646,7 @@ func (x *Mint) String() string {
 func (*Mint) ProtoMessage() {}
 
 func (x *Mint) ProtoReflect() protoreflect.Message {
-	mi := &file_medirecord_v1_gate_proto_msgTypes[19]
+	mi := &file_medirecord_v1_gate_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1659,7 @@ func (x *Mint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mint.ProtoReflect.Descriptor instead.
 func (*Mint) Descriptor() ([]byte, []int) {
-	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{19}
+	return file_medirecord_v1_gate_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Mint) GetNumber() uint64 {
@@ -1750,9 +1797,9 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\vpractice_id\x18\x02 \x01(\tR\n" +
 	"practiceId\x12 \n" +
 	"\fon_behalf_of\x18\x03 \x01(\tR\n" +
-	"onBehalfOf\"\xd2\x03\n" +
-	"\x06Ruling\x12B\n" +
-	"\tdecisions\x18\x01 \x03(\v2$.medirecord.v1.Ruling.DecisionsEntryR\tdecisions\x12\x18\n" +
+	"onBehalfOf\"\xef\x01\n" +
+	"\x06Ruling\x12\x12\n" +
+	"\x04said\x18\x0e \x01(\fR\x04said\x12\x18\n" +
 	"\acontext\x18\x02 \x01(\tR\acontext\x12\x14\n" +
 	"\x05nonce\x18\x03 \x01(\tR\x05nonce\x12\x10\n" +
 	"\x03mac\x18\x04 \x01(\tR\x03mac\x12\x1d\n" +
@@ -1760,9 +1807,11 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"expires_at\x18\x05 \x01(\x03R\texpiresAt\x12*\n" +
 	"\x05grant\x18\x06 \x01(\v2\x14.medirecord.v1.GrantR\x05grant\x12\x1a\n" +
 	"\brevision\x18\a \x01(\tR\brevision\x12\x16\n" +
-	"\x06strict\x18\b \x01(\bR\x06strict\x127\n" +
-	"\arecords\x18\f \x03(\v2\x1d.medirecord.v1.RecordDecisionR\arecords\x123\n" +
-	"\x05reads\x18\r \x03(\v2\x1d.medirecord.v1.RecordDecisionR\x05reads\x1aU\n" +
+	"\x06strict\x18\b \x01(\bR\x06strictJ\x04\b\x01\x10\x02J\x04\b\f\x10\rJ\x04\b\r\x10\x0e\"\x8d\x02\n" +
+	"\x04Said\x12@\n" +
+	"\tdecisions\x18\x01 \x03(\v2\".medirecord.v1.Said.DecisionsEntryR\tdecisions\x127\n" +
+	"\arecords\x18\x02 \x03(\v2\x1d.medirecord.v1.RecordDecisionR\arecords\x123\n" +
+	"\x05reads\x18\x03 \x03(\v2\x1d.medirecord.v1.RecordDecisionR\x05reads\x1aU\n" +
 	"\x0eDecisionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
 	"\x05value\x18\x02 \x01(\v2\x17.medirecord.v1.DecisionR\x05value:\x028\x01\"w\n" +
@@ -1849,7 +1898,7 @@ func file_medirecord_v1_gate_proto_rawDescGZIP() []byte {
 }
 
 var file_medirecord_v1_gate_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_medirecord_v1_gate_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_medirecord_v1_gate_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_medirecord_v1_gate_proto_goTypes = []any{
 	(Attestation)(0),       // 0: medirecord.v1.Attestation
 	(*Questions)(nil),      // 1: medirecord.v1.Questions
@@ -1863,42 +1912,43 @@ var file_medirecord_v1_gate_proto_goTypes = []any{
 	(*Emergency)(nil),      // 9: medirecord.v1.Emergency
 	(*Serve)(nil),          // 10: medirecord.v1.Serve
 	(*Ruling)(nil),         // 11: medirecord.v1.Ruling
-	(*RecordDecision)(nil), // 12: medirecord.v1.RecordDecision
-	(*Decision)(nil),       // 13: medirecord.v1.Decision
-	(*Grant)(nil),          // 14: medirecord.v1.Grant
-	(*Attest)(nil),         // 15: medirecord.v1.Attest
-	(*Entry)(nil),          // 16: medirecord.v1.Entry
-	(*Attested)(nil),       // 17: medirecord.v1.Attested
-	(*Settled)(nil),        // 18: medirecord.v1.Settled
-	(*Mints)(nil),          // 19: medirecord.v1.Mints
-	(*Mint)(nil),           // 20: medirecord.v1.Mint
-	nil,                    // 21: medirecord.v1.Ruling.DecisionsEntry
+	(*Said)(nil),           // 12: medirecord.v1.Said
+	(*RecordDecision)(nil), // 13: medirecord.v1.RecordDecision
+	(*Decision)(nil),       // 14: medirecord.v1.Decision
+	(*Grant)(nil),          // 15: medirecord.v1.Grant
+	(*Attest)(nil),         // 16: medirecord.v1.Attest
+	(*Entry)(nil),          // 17: medirecord.v1.Entry
+	(*Attested)(nil),       // 18: medirecord.v1.Attested
+	(*Settled)(nil),        // 19: medirecord.v1.Settled
+	(*Mints)(nil),          // 20: medirecord.v1.Mints
+	(*Mint)(nil),           // 21: medirecord.v1.Mint
+	nil,                    // 22: medirecord.v1.Said.DecisionsEntry
 }
 var file_medirecord_v1_gate_proto_depIdxs = []int32{
 	2,  // 0: medirecord.v1.Questions.questions:type_name -> medirecord.v1.Question
 	6,  // 1: medirecord.v1.Question.who:type_name -> medirecord.v1.Who
 	8,  // 2: medirecord.v1.Question.may:type_name -> medirecord.v1.May
 	10, // 3: medirecord.v1.Question.serve:type_name -> medirecord.v1.Serve
-	15, // 4: medirecord.v1.Question.attest:type_name -> medirecord.v1.Attest
+	16, // 4: medirecord.v1.Question.attest:type_name -> medirecord.v1.Attest
 	4,  // 5: medirecord.v1.Answers.answers:type_name -> medirecord.v1.Answer
 	5,  // 6: medirecord.v1.Answer.refusal:type_name -> medirecord.v1.Refusal
 	7,  // 7: medirecord.v1.Answer.caller:type_name -> medirecord.v1.Caller
 	11, // 8: medirecord.v1.Answer.ruling:type_name -> medirecord.v1.Ruling
-	17, // 9: medirecord.v1.Answer.attested:type_name -> medirecord.v1.Attested
+	18, // 9: medirecord.v1.Answer.attested:type_name -> medirecord.v1.Attested
 	9,  // 10: medirecord.v1.May.emergency:type_name -> medirecord.v1.Emergency
-	21, // 11: medirecord.v1.Ruling.decisions:type_name -> medirecord.v1.Ruling.DecisionsEntry
-	14, // 12: medirecord.v1.Ruling.grant:type_name -> medirecord.v1.Grant
-	12, // 13: medirecord.v1.Ruling.records:type_name -> medirecord.v1.RecordDecision
-	12, // 14: medirecord.v1.Ruling.reads:type_name -> medirecord.v1.RecordDecision
-	13, // 15: medirecord.v1.RecordDecision.decision:type_name -> medirecord.v1.Decision
-	16, // 16: medirecord.v1.Attest.entries:type_name -> medirecord.v1.Entry
+	15, // 11: medirecord.v1.Ruling.grant:type_name -> medirecord.v1.Grant
+	22, // 12: medirecord.v1.Said.decisions:type_name -> medirecord.v1.Said.DecisionsEntry
+	13, // 13: medirecord.v1.Said.records:type_name -> medirecord.v1.RecordDecision
+	13, // 14: medirecord.v1.Said.reads:type_name -> medirecord.v1.RecordDecision
+	14, // 15: medirecord.v1.RecordDecision.decision:type_name -> medirecord.v1.Decision
+	17, // 16: medirecord.v1.Attest.entries:type_name -> medirecord.v1.Entry
 	0,  // 17: medirecord.v1.Attested.attestations:type_name -> medirecord.v1.Attestation
-	20, // 18: medirecord.v1.Mints.mints:type_name -> medirecord.v1.Mint
-	13, // 19: medirecord.v1.Ruling.DecisionsEntry.value:type_name -> medirecord.v1.Decision
+	21, // 18: medirecord.v1.Mints.mints:type_name -> medirecord.v1.Mint
+	14, // 19: medirecord.v1.Said.DecisionsEntry.value:type_name -> medirecord.v1.Decision
 	1,  // 20: medirecord.v1.GateService.Ask:input_type -> medirecord.v1.Questions
-	18, // 21: medirecord.v1.GateService.Minted:input_type -> medirecord.v1.Settled
+	19, // 21: medirecord.v1.GateService.Minted:input_type -> medirecord.v1.Settled
 	3,  // 22: medirecord.v1.GateService.Ask:output_type -> medirecord.v1.Answers
-	19, // 23: medirecord.v1.GateService.Minted:output_type -> medirecord.v1.Mints
+	20, // 23: medirecord.v1.GateService.Minted:output_type -> medirecord.v1.Mints
 	22, // [22:24] is the sub-list for method output_type
 	20, // [20:22] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
@@ -1929,7 +1979,7 @@ func file_medirecord_v1_gate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_medirecord_v1_gate_proto_rawDesc), len(file_medirecord_v1_gate_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
