@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/medirecord/medirecord/internal/med"
 )
 
@@ -93,11 +95,20 @@ type Detail struct {
 	// Checkpoint is the last head of the epoch before, in the entry that begins
 	// one.
 	Checkpoint string `json:"checkpoint,omitempty"`
+	// Ended is where the epoch before ended, in the same entry: signed or not yet.
+	Ended *Ended `json:"ended,omitempty"`
 	// Digest is the SHA-256 in hex of the export of a month that is dropped.
 	Digest string `json:"digest,omitempty"`
 	// Manifest is the SHA-256 in hex of the sealed manifest that a change of a
 	// chart left.
 	Manifest string `json:"manifest,omitempty"`
+}
+
+// Ended is the end of a closed log.
+type Ended struct {
+	Size     int64     `json:"size"`
+	Root     tlog.Hash `json:"root"`
+	Patients tlog.Hash `json:"patients"` // root of the patient map
 }
 
 // BreakGlass says on which grant the access stood. The reason text is sealed

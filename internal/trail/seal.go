@@ -328,25 +328,37 @@ select epoch, origin, system_id, (select system_identifier from pg_control_syste
 	if len(l.signers) == 0 {
 		return fmt.Errorf("%w: %s", ErrNoSigner, l.origin)
 	}
-	if previous != nil {
-		return l.announce(ctx, *previous)
+	if l.epoch > 1 {
+		return l.announce(ctx, previous)
 	}
 	return nil
 }
 
 // announce writes the entry that ties an epoch to the one before: it holds the
-// last head of that.
-func (l *ledger) announce(ctx context.Context, previous string) error {
+// last head of that which was signed, and where it ended. Nothing is added to
+// it any more, for whoever leads seals the new one.
+func (l *ledger) announce(ctx context.Context, previous *string) error {
 	var there bool
 	if err := l.conn.QueryRow(ctx, `
-select exists (select from audit.event e where e.epoch = $1 and e.action = 'epoch.begin' and e.actor_subject = 'service:sealer')`, l.epoch).Scan(&there); err != nil {
+select exists (select from audit.event e where e.epoch = $1 and e.action = 'epoch.begin' and e.actor_issuer = 'medirecord' and e.actor_subject = 'service:sealer')`, l.epoch).Scan(&there); err != nil {
 		return postgres.Unavailable(err)
 	}
 	if there {
 		return nil
 	}
 	e := audit.New(l.s.cfg.Now(), &med.Caller{Issuer: "medirecord", Subject: "service:sealer"}, "epoch.begin", "log", l.origin)
-	e.Outcome, e.Detail.Checkpoint = audit.Success, previous
+	e.Outcome, e.Detail.Ended = audit.Success, &audit.Ended{Root: new(audit.Range).Root(), Patients: audit.NewMapTop().Root()}
+	if previous != nil {
+		e.Detail.Checkpoint = *previous
+	}
+	var root, patients []byte
+	err := l.conn.QueryRow(ctx, `select first_index + n, root, map_root from audit.batch where epoch = $1 order by batch desc limit 1`, l.epoch-1).
+		Scan(&e.Detail.Ended.Size, &root, &patients)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return postgres.Unavailable(err)
+	}
+	copy(e.Detail.Ended.Root[:], root)
+	copy(e.Detail.Ended.Patients[:], patients)
 	return postgres.Unavailable(insertEvents(ctx, l.conn, []*audit.Entry{e}))
 }
 

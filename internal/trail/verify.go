@@ -125,19 +125,7 @@ func (c *check) collectHeads(ctx context.Context) error {
 		return err
 	}
 	for _, n := range notes {
-		head, err := c.opt.Trust(n.note)
-		what := fmt.Sprintf("the checkpoint of %d entries", n.size)
-		switch {
-		case head == nil:
-			c.tell(audit.BadHead, -1, fmt.Sprintf("%s: %v", what, err))
-		case head.Origin != c.log.Origin || head.Size != n.size:
-			c.tell(audit.BadHead, -1, what+" is another log's, or of another size")
-		case err != nil && n.cosigned:
-			c.tell(audit.BadHead, -1, fmt.Sprintf("%s is said to be cosigned: %v", what, err))
-		default:
-			head.From = "the database"
-			c.heads = append(c.heads, *head)
-		}
+		c.hold(n, fmt.Sprintf("the checkpoint of %d entries", n.size), "the database")
 	}
 	if c.opt.Outside != nil {
 		if c.outside, err = c.opt.Outside(c.log.Origin); err != nil {
@@ -148,10 +136,29 @@ func (c *check) collectHeads(ctx context.Context) error {
 		c.heads = append(c.heads, c.outside.Heads...)
 		c.anchor = largest(c.outside.Heads)
 	}
+	if err := c.ended(ctx); err != nil {
+		return err
+	}
 	if c.anchor == nil {
 		c.anchor = largest(c.heads)
 	}
 	return nil
+}
+
+// hold takes a signed head to hold the log against, or tells why it is none.
+func (c *check) hold(n signedNote, what, from string) {
+	head, err := c.opt.Trust(n.note)
+	switch {
+	case head == nil:
+		c.tell(audit.BadHead, -1, fmt.Sprintf("%s: %v", what, err))
+	case head.Origin != c.log.Origin || n.size >= 0 && head.Size != n.size:
+		c.tell(audit.BadHead, -1, what+" is another log's, or of another size")
+	case err != nil && n.cosigned:
+		c.tell(audit.BadHead, -1, fmt.Sprintf("%s is said to be cosigned: %v", what, err))
+	default:
+		head.From = from
+		c.heads = append(c.heads, *head)
+	}
 }
 
 // largest returns the largest head that is signed by enough.
@@ -599,7 +606,7 @@ func (c *check) behind() {
 	if top == nil || top.Size <= c.log.Size {
 		return
 	}
-	c.tell(audit.RolledBack, -1, fmt.Sprintf("%s has a checkpoint of %d entries, and the database holds %d: it was put back to an older state, or cut off", top.From, top.Size, c.log.Size))
+	c.tell(audit.RolledBack, -1, fmt.Sprintf("%s knows of %d entries, and the database holds %d: it was put back to an older state, or cut off", top.From, top.Size, c.log.Size))
 	const each = 1000
 	for i := c.log.Size; i < top.Size; i++ {
 		if i-c.log.Size == each {
