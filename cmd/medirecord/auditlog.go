@@ -46,7 +46,9 @@ last head of the old one.
 
 It needs MEDIRECORD_MIGRATE_DATABASE_URL. Afterwards add a key named after the new
 epoch to MEDIRECORD_TRAIL_KEY_FILE, its line to every policy, and the log to the
-witnesses. Verify the old log first, with what is kept elsewhere: what a backup
+witnesses. Make the key after the epoch has begun: by that the sealer tells it
+from one that somebody invented in the database. After a rollback to before an
+epoch began, run it until it names an epoch that was never signed. Verify the old log first, with what is kept elsewhere: what a backup
 took back is named only by that.
 
 Example:

@@ -3,7 +3,10 @@
 package trail_test
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -166,5 +169,69 @@ delete from audit.checkpoint where epoch = 2; delete from audit.patient_head whe
 		if want := []string{"rolled back 1/-1"}; !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
+	})
+}
+
+// What the sealer remembers outside the database knows of epochs too.
+func TestASealerRefusesAnEpochThatIsGoneOrInvented(t *testing.T) {
+	t.Parallel()
+	const gone = unlocked + `set session_replication_role = replica; delete from audit.epoch where epoch = 2; delete from audit.batch where epoch = 2; delete from audit.tile where epoch = 2;
+delete from audit.checkpoint where epoch = 2; delete from audit.patient_head where epoch = 2; delete from audit.map_row where epoch = 2; delete from audit.event where epoch = 2;
+set session_replication_role = default; alter table audit.event alter column epoch set default 1`
+	s, _, _ := twoEpochs(t)
+	refused := func(t *testing.T, s *sealedLog, want string) {
+		t.Helper()
+		var said bytes.Buffer
+		cfg := s.cfg
+		cfg.Log = slog.New(slog.NewTextHandler(&said, nil))
+		s.run(t, cfg, "the refusal", func(x *trail.Sealer) bool { return x.Stats().Contradiction })
+		if !strings.Contains(said.String(), want) || !strings.Contains(said.String(), "medirecord audit epoch") {
+			t.Errorf("got %q, want %q and what to do", said.String(), want)
+		}
+	}
+	on := func(t *testing.T) *sealedLog {
+		t.Helper()
+		state, err := os.ReadFile(s.cfg.State)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inner := *s.sealing
+		inner.db, inner.cfg.Signers = s.db.Clone(t), slices.Clone(s.cfg.Signers)
+		inner.cfg.URL, inner.cfg.State = inner.db.URL("sealer"), filepath.Join(t.TempDir(), "head")
+		if err := os.WriteFile(inner.cfg.State, state, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out := &sealedLog{sealing: &inner}
+		out.connect(t)
+		t.Cleanup(out.trail.Close)
+		return out
+	}
+	t.Run("put back to before an epoch began", func(t *testing.T) {
+		s := on(t)
+		medtest.Exec(t, s.super, gone)
+		refused(t, s, "epoch 2 of the log was signed")
+		s.nextEpoch(t, 2) // again: another log of that name was signed
+		refused(t, s, "6 were signed")
+		s.nextEpoch(t, 3)
+		s.append(t, 1)
+		s.run(t, s.cfg, "the third epoch goes on", func(x *trail.Sealer) bool { return x.Stats().Epoch == 3 && x.Stats().CosignedSize >= 2 })
+	})
+	t.Run("its row taken out", func(t *testing.T) {
+		s := on(t)
+		medtest.Exec(t, s.super, `set session_replication_role = replica; delete from audit.epoch where epoch = 2`)
+		refused(t, s, "epoch 2 of the log was signed")
+	})
+	t.Run("invented, when its key is there", func(t *testing.T) {
+		s := on(t)
+		signer, _ := logKey(t, origin+"/3", 3)
+		s.cfg.Signers = append(s.cfg.Signers, signer)
+		s.append(t, 1)
+		s.run(t, s.cfg, "a head with the key", func(x *trail.Sealer) bool { return x.Stats().CosignedSize == 7 })
+		medtest.Exec(t, s.super, `insert into audit.epoch (epoch, origin, system_id, previous) select 3, '`+origin+`/3', system_id, null from audit.epoch where epoch = 2`)
+		refused(t, s, "invented")
+		another, _ := logKey(t, origin+"/3", 33) // the operator says that it is theirs
+		s.cfg.Signers = append(s.cfg.Signers, another)
+		s.append(t, 1)
+		s.run(t, s.cfg, "the third epoch goes on", func(x *trail.Sealer) bool { return x.Stats().Epoch == 3 && x.Stats().CosignedSize >= 2 })
 	})
 }

@@ -11,6 +11,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/note"
@@ -27,6 +30,9 @@ type signedHead struct {
 	Size   int64     `json:"size"`
 	Root   tlog.Hash `json:"root"`
 	Note   string    `json:"note"`
+	// Keys are those that the sealer had when it signed: an epoch is believed by a
+	// key that came after it.
+	Keys []string `json:"keys,omitempty"`
 }
 
 func readHead(path string) (*signedHead, error) {
@@ -76,7 +82,13 @@ func (l *ledger) recall(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h == nil || h.Origin != l.origin {
+	if h != nil && h.Origin != l.origin {
+		if err := l.follows(h); err != nil {
+			return err
+		}
+		h = nil
+	}
+	if h == nil {
 		if h, err = l.adopt(ctx); err != nil || h == nil {
 			return err
 		}
@@ -98,6 +110,33 @@ func (l *ledger) recall(ctx context.Context) error {
 	return nil
 }
 
+// follows reports whether the log may come after the one that was signed last.
+// Whoever has the database can put it back to before an epoch began, take the
+// epoch out of it, or invent one; so an epoch is begun outside of it too, by a
+// key that its sealer is given afterwards.
+func (l *ledger) follows(h *signedHead) error {
+	last, err := strconv.Atoi(strings.TrimPrefix(h.Origin, l.s.cfg.Origin+"/"))
+	switch {
+	case err != nil:
+		return nil //nolint:nilerr // the memory of a log of another name, which the operator has changed
+	case last > int(l.epoch):
+		return fmt.Errorf("%w: epoch %d of the log was signed, and the newest in the database is %d: it was put back to before that began, or the epoch was taken out of it; "+
+			"when you know which, begin epochs with `medirecord audit epoch` until it says one above %d, and give the sealer its key", ErrContradiction, last, l.epoch, last)
+	case h.Keys == nil:
+		return nil // written before keys were remembered
+	}
+	for _, k := range l.signers {
+		if !slices.Contains(h.Keys, keyOf(k)) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: epoch %d is in the database, and every key of it was here before it began: who has the database can have invented it; "+
+		"if you began it with `medirecord audit epoch`, add a new key of it with `medirecord audit key --origin %s`", ErrContradiction, l.epoch, l.origin)
+}
+
+// keyOf names a key as the notes that it signs do.
+func keyOf(k note.Signer) string { return fmt.Sprintf("%s+%08x", k.Name(), k.KeyHash()) }
+
 // adopt takes the newest head in the database that our key signed, where this
 // replica remembers none of this log. The witnesses remember too.
 func (l *ledger) adopt(ctx context.Context) (*signedHead, error) {
@@ -114,7 +153,7 @@ func (l *ledger) adopt(ctx context.Context) (*signedHead, error) {
 		return nil, fmt.Errorf("%w: the newest head in the database is not signed by this log's key", ErrContradiction)
 	}
 	l.s.cfg.Log.WarnContext(ctx, "no memory of this log: the database's newest signed head is taken on trust", slog.Int64("size", c.Size))
-	return &signedHead{c.Origin, c.Size, c.Root, text}, nil
+	return &signedHead{Origin: c.Origin, Size: c.Size, Root: c.Root, Note: text}, nil
 }
 
 // open reads a checkpoint that one of our own keys signed: signing is
@@ -174,7 +213,11 @@ func (l *ledger) sign(ctx context.Context) error {
 	if err := fault("remember"); err != nil {
 		return err
 	}
-	if err := writeHead(l.s.cfg.State, &signedHead{l.origin, size, root, text}); err != nil {
+	h := &signedHead{Origin: l.origin, Size: size, Root: root, Note: text}
+	for _, k := range l.s.cfg.Signers {
+		h.Keys = append(h.Keys, keyOf(k))
+	}
+	if err := writeHead(l.s.cfg.State, h); err != nil {
 		return err
 	}
 	if err := fault("remembered"); err != nil {
