@@ -58,4 +58,27 @@ begin
   return ctx_private.verified() ->> name;
 end
 $$;
+
+-- wrote reports whether the context is that of a change by this person, under
+-- this nonce, in this practice if one is named, to this patient if one is named.
+create function ctx.wrote(issuer text, subject text, nonce text, practice text, patient text) returns boolean
+language plpgsql stable parallel safe security definer set search_path = pg_catalog
+as $$
+declare
+  p jsonb := ctx_private.verified();
+begin
+  return issuer = p ->> 'iss' and subject = p ->> 'sub' and nonce = p ->> 'nonce'
+     and (practice is null or practice = p ->> 'practice') and (patient is null or p ->> 'patient' in (patient, '*'));
+end
+$$;
+revoke all on function ctx.wrote(text, text, text, text, text) from public;
+grant execute on function ctx.wrote(text, text, text, text, text) to medirecord_app;
+reset role;
+
+-- The policy of 0003, with one question in place of four.
+set role medirecord_owner;
+drop policy write_with_change on audit.event;
+create policy write_with_change on audit.event for insert to medirecord_app
+  with check (ctx.wrote(actor_issuer, actor_subject, ctx_nonce, actor_practice, patient_id)
+         and occurred_at between clock_timestamp() - interval '10 minutes' and clock_timestamp() + interval '1 minute');
 reset role;
