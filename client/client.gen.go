@@ -3954,6 +3954,9 @@ type AddAppointmentParams struct {
 
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
+
+	// IdempotencyKey 1 to 255 visible ASCII characters of your choice. The same request with the same key within 24 hours gets what the first one made; another request with it is a conflict.
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // AddAppointmentParamsXPurposeOfUse defines parameters for AddAppointment.
@@ -4029,6 +4032,9 @@ type AddAssignmentParams struct {
 
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
+
+	// IdempotencyKey 1 to 255 visible ASCII characters of your choice. The same request with the same key within 24 hours gets what the first one made; another request with it is a conflict.
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // AddAssignmentParamsXPurposeOfUse defines parameters for AddAssignment.
@@ -4554,6 +4560,9 @@ type RecordDisclosureParams struct {
 
 	// Traceparent W3C trace context; its trace id goes into the audit entry.
 	Traceparent *string `json:"traceparent,omitempty"`
+
+	// IdempotencyKey 1 to 255 visible ASCII characters of your choice. The same request with the same key within 24 hours gets what the first one made; another request with it is a conflict.
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // RecordDisclosureParamsXPurposeOfUse defines parameters for RecordDisclosure.
@@ -4945,7 +4954,7 @@ type ClientInterface interface {
 
 	// AddAppointmentWithBody Add an appointment
 	//
-	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -4954,7 +4963,7 @@ type ClientInterface interface {
 
 	// AddAppointment Add an appointment
 	//
-	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4977,7 +4986,7 @@ type ClientInterface interface {
 
 	// AddAssignmentWithBody Add an assignment
 	//
-	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -4986,7 +4995,7 @@ type ClientInterface interface {
 
 	// AddAssignment Add an assignment
 	//
-	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -5183,7 +5192,7 @@ type ClientInterface interface {
 
 	// RecordDisclosureWithBody Record a disclosure
 	//
-	// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it.
+	// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it. With an Idempotency-Key the same request can be sent again.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -5192,7 +5201,7 @@ type ClientInterface interface {
 
 	// RecordDisclosure Record a disclosure
 	//
-	// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it.
+	// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it. With an Idempotency-Key the same request can be sent again.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -5329,7 +5338,7 @@ func (c *Client) ListAppointments(ctx context.Context, params *ListAppointmentsP
 
 // AddAppointmentWithBody Add an appointment
 //
-// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5348,7 +5357,7 @@ func (c *Client) AddAppointmentWithBody(ctx context.Context, params *AddAppointm
 
 // AddAppointment Add an appointment
 //
-// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5401,7 +5410,7 @@ func (c *Client) ListAssignments(ctx context.Context, params *ListAssignmentsPar
 
 // AddAssignmentWithBody Add an assignment
 //
-// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5420,7 +5429,7 @@ func (c *Client) AddAssignmentWithBody(ctx context.Context, params *AddAssignmen
 
 // AddAssignment Add an assignment
 //
-// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5867,7 +5876,7 @@ func (c *Client) ReadAccounting(ctx context.Context, id string, params *ReadAcco
 
 // RecordDisclosureWithBody Record a disclosure
 //
-// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it.
+// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it. With an Idempotency-Key the same request can be sent again.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5886,7 +5895,7 @@ func (c *Client) RecordDisclosureWithBody(ctx context.Context, id string, params
 
 // RecordDisclosure Record a disclosure
 //
-// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it.
+// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it. With an Idempotency-Key the same request can be sent again.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6362,6 +6371,17 @@ func NewAddAppointmentRequestWithBody(server string, params *AddAppointmentParam
 			req.Header.Set("traceparent", headerParam3)
 		}
 
+		if params.IdempotencyKey != nil {
+			var headerParam4 string
+
+			headerParam4, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam4)
+		}
+
 	}
 
 	return req, nil
@@ -6679,6 +6699,17 @@ func NewAddAssignmentRequestWithBody(server string, params *AddAssignmentParams,
 			}
 
 			req.Header.Set("traceparent", headerParam3)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam4 string
+
+			headerParam4, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam4)
 		}
 
 	}
@@ -8808,6 +8839,17 @@ func NewRecordDisclosureRequestWithBody(server string, id string, params *Record
 			req.Header.Set("traceparent", headerParam3)
 		}
 
+		if params.IdempotencyKey != nil {
+			var headerParam4 string
+
+			headerParam4, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam4)
+		}
+
 	}
 
 	return req, nil
@@ -10018,7 +10060,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddAppointmentWithBodyWithResponse Add an appointment
 	//
-	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10027,7 +10069,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddAppointmentWithResponse Add an appointment
 	//
-	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10054,7 +10096,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddAssignmentWithBodyWithResponse Add an assignment
 	//
-	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10063,7 +10105,7 @@ type ClientWithResponsesInterface interface {
 
 	// AddAssignmentWithResponse Add an assignment
 	//
-	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+	// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10288,7 +10330,7 @@ type ClientWithResponsesInterface interface {
 
 	// RecordDisclosureWithBodyWithResponse Record a disclosure
 	//
-	// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it.
+	// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it. With an Idempotency-Key the same request can be sent again.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10297,7 +10339,7 @@ type ClientWithResponsesInterface interface {
 
 	// RecordDisclosureWithResponse Record a disclosure
 	//
-	// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it.
+	// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it. With an Idempotency-Key the same request can be sent again.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -12456,7 +12498,7 @@ func (c *ClientWithResponses) ListAppointmentsWithResponse(ctx context.Context, 
 
 // AddAppointmentWithBodyWithResponse Add an appointment
 //
-// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -12471,7 +12513,7 @@ func (c *ClientWithResponses) AddAppointmentWithBodyWithResponse(ctx context.Con
 
 // AddAppointmentWithResponse Add an appointment
 //
-// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+// Says that a member of staff has to do with a patient. It lasts a day at most, and is a reason to see the patient's chart from 14 days before it until 30 days after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -12516,7 +12558,7 @@ func (c *ClientWithResponses) ListAssignmentsWithResponse(ctx context.Context, p
 
 // AddAssignmentWithBodyWithResponse Add an assignment
 //
-// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -12531,7 +12573,7 @@ func (c *ClientWithResponses) AddAssignmentWithBodyWithResponse(ctx context.Cont
 
 // AddAssignmentWithResponse Add an assignment
 //
-// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. For a nurse, clinician or admin with a second factor.
+// Says that a member of staff has to do with a patient. It lasts 366 days at most, and is a reason to see the patient's chart from 2 hours before it until 72 hours after. What somebody writes about themselves is kept, marked self_written, and is no such reason. With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -12906,7 +12948,7 @@ func (c *ClientWithResponses) ReadAccountingWithResponse(ctx context.Context, id
 
 // RecordDisclosureWithBodyWithResponse Record a disclosure
 //
-// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it.
+// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it. With an Idempotency-Key the same request can be sent again.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -12921,7 +12963,7 @@ func (c *ClientWithResponses) RecordDisclosureWithBodyWithResponse(ctx context.C
 
 // RecordDisclosureWithResponse Record a disclosure
 //
-// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it.
+// Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it. With an Idempotency-Key the same request can be sent again.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

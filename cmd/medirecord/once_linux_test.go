@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -24,6 +25,10 @@ import (
 func TestMadeOnceThoughTheAPIWasKilled(t *testing.T) {
 	s := newHome(t).dev(t, nil, "--sample", "1")
 	patient := s.info.Patients[0].ID
+	from := time.Now().UTC().Truncate(time.Hour)
+	appointment := func(with string) string {
+		return fmt.Sprintf(`{"patient_id":%q,"subject":%q,"from":%q,"to":%q}`, patient, with, from.Format(time.RFC3339), from.Add(time.Hour).Format(time.RFC3339))
+	}
 	for _, made := range []struct {
 		name, role, path, body, same, other string
 		rows, action                        string // of what is made, by id; of its entry
@@ -37,6 +42,10 @@ func TestMadeOnceThoughTheAPIWasKilled(t *testing.T) {
 			"a record", "clinician", "/api/v1/patients/" + patient + "/records",
 			`{"kind":"observation","status":"final","note":"once"}`, `{"note":"once","status":"final", "kind":"observation"}`, `{"kind":"observation","status":"final","note":"twice"}`,
 			`select count(*) from medirecord.record where id = $1`, "create",
+		},
+		{
+			"an appointment", "nurse", "/api/v1/appointments", appointment("dr-1"), " " + appointment("dr-1"), appointment("dr-2"),
+			`select count(*) from medirecord.treatment where id::text = $1`, "add_appointment",
 		},
 	} {
 		t.Run(made.name, func(t *testing.T) {

@@ -22,11 +22,12 @@ import (
 // RecordDisclosure writes down that data of the patient was disclosed, in one
 // transaction with its entry, and returns the disclosure with its id. The ID it
 // is given is kept: who tries once more with the same one gets Conflict, and
-// has not recorded it twice. Version, Event and RecordedAt do not count. With a
+// has not recorded it twice; who sends the same once more under the same key gets
+// what the first answer told, id and version. Version, Event and RecordedAt do not count. With a
 // suspension it takes an admin or officer. It reports Invalid for one that
-// would leave its accounting incomplete, Forbidden, MFARequired, and NotFound
-// for an id nobody has.
-func (s *Service) RecordDisclosure(ctx context.Context, c med.Caller, id med.PatientID, d med.Disclosure) (*med.Disclosure, error) {
+// would leave its accounting incomplete, Forbidden, MFARequired, Conflict for a
+// key that came with something else, and NotFound for an id nobody has.
+func (s *Service) RecordDisclosure(ctx context.Context, c med.Caller, id med.PatientID, d med.Disclosure, o med.Once) (*med.Disclosure, error) {
 	return s.discloses(ctx, c, id, "disclose", func(in *entered) (*med.Disclosure, error) {
 		action := "create"
 		if len(d.Suspensions) > 0 || in.caller.Is(med.RoleAdmin) || in.caller.Is(med.RoleOfficer) {
@@ -37,6 +38,13 @@ func (s *Service) RecordDisclosure(ctx context.Context, c med.Caller, id med.Pat
 		if err := s.mayDisclose(ctx, in, id, action); err != nil {
 			return nil, err
 		}
+		again, err := s.onceHere(ctx, in, o)
+		if err != nil {
+			return nil, err
+		}
+		if made, err := again.made(ctx, s, in); err != nil || made != "" {
+			return disclosedBefore(in, made, err)
+		}
 		d.Version = 1
 		if d.ID == "" {
 			d.ID = med.DisclosureID(med.NewUUID(s.now()))
@@ -45,8 +53,27 @@ func (s *Service) RecordDisclosure(ctx context.Context, c med.Caller, id med.Pat
 			return nil, med.Invalid.New("").With(med.FieldError{Pointer: "/id", Reason: "not a UUID"})
 		}
 		d.ID = canonical(d.ID)
-		return &d, s.writeDisclosure(ctx, in, id, &d)
+		err = s.writeDisclosure(ctx, in, id, &d, again)
+		if med.KindOf(err) == med.Conflict && again != nil {
+			// Another of the same requests was faster, if there is something made.
+			if made, err := again.made(ctx, s, in); err != nil || made != "" {
+				return disclosedBefore(in, made, err)
+			}
+		}
+		return &d, err
 	})
+}
+
+// disclosedBefore is what the first of the same requests was told. Nothing is
+// read for it: that somebody amended it since, which an agency may have asked
+// for, is not for everybody who records.
+func disclosedBefore(in *entered, made string, err error) (*med.Disclosure, error) {
+	if err != nil {
+		return nil, err
+	}
+	in.entry.PatientPractice = in.caller.Practice
+	in.entry.ResourceType, in.entry.ResourceID, in.entry.Detail.Reason = "disclosure", made, "made_before"
+	return &med.Disclosure{ID: med.DisclosureID(made), Version: 1, Event: in.entry.ID}, nil
 }
 
 // AmendDisclosure writes the next version of a disclosure: corrected, marked as
@@ -70,7 +97,7 @@ func (s *Service) AmendDisclosure(ctx context.Context, c med.Caller, id med.Pati
 		if err := d.Amend(change); err != nil {
 			return nil, err
 		}
-		return d, s.writeDisclosure(ctx, in, id, d)
+		return d, s.writeDisclosure(ctx, in, id, d, nil)
 	})
 }
 
@@ -113,7 +140,7 @@ func (in *entered) relationTo(id med.PatientID) med.Relation {
 }
 
 // writeDisclosure seals the disclosure and writes it with its entry.
-func (s *Service) writeDisclosure(ctx context.Context, in *entered, id med.PatientID, d *med.Disclosure) error {
+func (s *Service) writeDisclosure(ctx context.Context, in *entered, id med.PatientID, d *med.Disclosure, again *once) error {
 	if err := d.Check(med.DayOf(s.now())); err != nil {
 		return err
 	}
@@ -141,6 +168,9 @@ func (s *Service) writeDisclosure(ctx context.Context, in *entered, id med.Patie
 			ID: string(d.ID), Version: d.Version, PatientID: string(id), PracticeID: string(practice), Sealed: sealed,
 			Author: actor(in.caller), EventID: string(in.entry.ID),
 		}); err != nil {
+			return err
+		}
+		if err := again.remember(ctx, tx, s, in, string(d.ID)); err != nil {
 			return err
 		}
 		in.entry.ResourceType, in.entry.ResourceID = "disclosure", string(d.ID)

@@ -48,7 +48,7 @@ func secrets(s *medtest.System, ds ...med.Disclosure) {
 
 func (w *world) record(t *testing.T, tok string, id med.PatientID, d med.Disclosure) *med.Disclosure {
 	t.Helper()
-	out, err := w.Chart.RecordDisclosure(t.Context(), w.Caller(t, tok), id, d)
+	out, err := w.Chart.RecordDisclosure(t.Context(), w.Caller(t, tok), id, d, med.Once{})
 	noError(t, err)
 	return out
 }
@@ -176,7 +176,7 @@ func TestWhoAccountsForDisclosures(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := w.Caller(t, tc.tok)
-			_, recorded := w.Chart.RecordDisclosure(t.Context(), c, tc.id, reported())
+			_, recorded := w.Chart.RecordDisclosure(t.Context(), c, tc.id, reported(), med.Once{})
 			_, amended := w.Chart.AmendDisclosure(t.Context(), c, tc.id, d.ID, med.Amendment{InError: true})
 			a, read := w.Chart.ReadAccounting(t.Context(), c, tc.id, med.AccountingAsk{})
 			for i, err := range []error{recorded, amended, read} {
@@ -207,10 +207,10 @@ func TestAnAgencySuspendsTheAccounting(t *testing.T) {
 	w.record(t, w.clinician, w.alice, reported())
 
 	// Recorded with it: from the first moment on the patient is not told.
-	if _, err := w.Chart.RecordDisclosure(t.Context(), w.Caller(t, w.clinician), w.alice, seized("oral", today())); med.CodeOf(err) != "forbidden" {
+	if _, err := w.Chart.RecordDisclosure(t.Context(), w.Caller(t, w.clinician), w.alice, seized("oral", today()), med.Once{}); med.CodeOf(err) != "forbidden" {
 		t.Errorf("a clinician suspends: got %v", err)
 	}
-	if _, err := w.Chart.RecordDisclosure(t.Context(), w.Caller(t, w.officer), w.alice, seized("oral", today().Plus(31))); med.KindOf(err) != med.Invalid {
+	if _, err := w.Chart.RecordDisclosure(t.Context(), w.Caller(t, w.officer), w.alice, seized("oral", today().Plus(31)), med.Once{}); med.KindOf(err) != med.Invalid {
 		t.Errorf("orally for 31 days: got %v", err)
 	}
 	d := w.record(t, w.officer, w.alice, seized("oral", today().Plus(30)))
@@ -324,7 +324,7 @@ func TestAnAccountingOutlivesTheRecord(t *testing.T) {
 			t.Errorf("got %d lines", len(a.Lines))
 		}
 	}
-	if _, err := w.Chart.RecordDisclosure(t.Context(), w.Caller(t, w.officer), w.alice, reported()); med.KindOf(err) != med.NotFound {
+	if _, err := w.Chart.RecordDisclosure(t.Context(), w.Caller(t, w.officer), w.alice, reported(), med.Once{}); med.KindOf(err) != med.NotFound {
 		t.Errorf("a new one: got %v", err)
 	}
 }
@@ -366,7 +366,7 @@ func TestNoDisclosureWithoutItsEntry(t *testing.T) {
 	w := newWorld(t)
 	super := w.DB.Super(t)
 	medtest.Exec(t, super, `create policy nothing on audit.event as restrictive for insert to medirecord_app with check (action <> 'disclose')`)
-	_, err := w.Chart.RecordDisclosure(t.Context(), w.Caller(t, w.officer), w.alice, reported())
+	_, err := w.Chart.RecordDisclosure(t.Context(), w.Caller(t, w.officer), w.alice, reported(), med.Once{})
 	if med.KindOf(err) != med.AuditUnavailable {
 		t.Errorf("got %v", err)
 	}

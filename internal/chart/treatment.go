@@ -36,14 +36,22 @@ func (s *Service) treated(ctx context.Context, in *entered, rel med.Relation) (m
 
 // AddTreatment writes that a member of staff has to do with the patient, in one
 // transaction with its entry, and returns it with its id. An ID that it is given
-// is kept: a second attempt gets Conflict. Without an Issuer the member of staff
-// has the caller's. It reports Invalid, Forbidden, MFARequired, and NotFound for
-// an id nobody has.
-func (s *Service) AddTreatment(ctx context.Context, c med.Caller, t med.Treatment) (*med.Treatment, error) {
+// is kept: a second attempt gets Conflict. Who sends the same once more under the
+// same key gets what is there, as it is now. Without an Issuer the member of staff
+// has the caller's. It reports Invalid, Forbidden, MFARequired, Conflict for a key
+// that came with something else, and NotFound for an id nobody has.
+func (s *Service) AddTreatment(ctx context.Context, c med.Caller, t med.Treatment, o med.Once) (*med.Treatment, error) {
 	err := s.through(ctx, &c, "add_"+string(t.Kind), t.Patient, func(in *entered) error {
 		in.entry.ResourceType, in.entry.ResourceID = string(t.Kind), ""
 		if err := s.mayTreat(ctx, in, "create", t.Patient); err != nil {
 			return err
+		}
+		again, err := s.onceHere(ctx, in, o)
+		if err != nil {
+			return err
+		}
+		if made, err := again.made(ctx, s, in); err != nil || made != "" {
+			return s.treatmentBefore(ctx, in, &t, made, err)
 		}
 		if t.Issuer == "" {
 			t.Issuer = c.Issuer
@@ -58,12 +66,47 @@ func (s *Service) AddTreatment(ctx context.Context, c med.Caller, t med.Treatmen
 		t.SelfWritten = t.Issuer == c.Issuer && t.Subject == c.Subject
 		t.From, t.To = t.From.UTC().Truncate(time.Millisecond), t.To.UTC().Truncate(time.Millisecond)
 		t.Event, t.CreatedAt = in.entry.ID, in.entry.OccurredAt
-		return s.writeTreatment(ctx, in, &t)
+		err = s.writeTreatment(ctx, in, &t, again)
+		if med.KindOf(err) == med.Conflict && again != nil {
+			// Another of the same requests was faster, if there is something made.
+			if made, err := again.made(ctx, s, in); err != nil || made != "" {
+				return s.treatmentBefore(ctx, in, &t, made, err)
+			}
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &t, nil
+}
+
+// treatmentBefore reads what the first of the same requests made into t.
+func (s *Service) treatmentBefore(ctx context.Context, in *entered, t *med.Treatment, made string, err error) error {
+	if err != nil {
+		return err
+	}
+	in.entry.PatientPractice = in.caller.Practice
+	return s.madeBefore(ctx, in, t.Patient, made, func(part *entered) error {
+		part.entry.Action = "list_" + string(t.Kind) + "s"
+		if err := s.mayTreat(ctx, part, "read", t.Patient); err != nil {
+			return err
+		}
+		return s.db.InTx(ctx, part.ruling.Context, func(tx pgx.Tx) error {
+			if err := s.ofThisPractice(ctx, tx, part, t.Patient); err != nil {
+				return err
+			}
+			row, err := s.db.Q.TreatmentOfPatient(ctx, tx, pgdb.TreatmentOfPatientParams{
+				PracticeID: string(in.caller.Practice), PatientID: string(t.Patient), Kind: string(t.Kind), ID: made,
+			})
+			if err != nil {
+				return err
+			}
+			*t = treatmentOf(t.Kind, pgdb.TreatmentsOfPatientRow(row))
+			t.Event = in.entry.ID
+			return nil
+		})
+	})
 }
 
 // mayTreat asks the gate about an action on relations: of one patient, or of
@@ -79,7 +122,7 @@ func (s *Service) mayTreat(ctx context.Context, in *entered, action string, id m
 	return err
 }
 
-func (s *Service) writeTreatment(ctx context.Context, in *entered, t *med.Treatment) error {
+func (s *Service) writeTreatment(ctx context.Context, in *entered, t *med.Treatment, again *once) error {
 	practice := in.caller.Practice
 	in.entry.PatientPractice = practice
 	err := s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) error {
@@ -90,6 +133,9 @@ func (s *Service) writeTreatment(ctx context.Context, in *entered, t *med.Treatm
 			ID: string(t.ID), Kind: string(t.Kind), PatientID: string(t.Patient), PracticeID: string(practice), Issuer: t.Issuer, Subject: t.Subject,
 			Author: actor(in.caller), ValidFrom: t.From, ValidTo: t.To, EventID: string(in.entry.ID),
 		}); err != nil {
+			return err
+		}
+		if err := again.remember(ctx, tx, s, in, string(t.ID)); err != nil {
 			return err
 		}
 		in.entry.ResourceID = string(t.ID)

@@ -128,7 +128,7 @@ func TestRelationsAreWrittenListedAndEnded(t *testing.T) {
 	}
 	var ids []med.TreatmentID
 	for hours := range 5 {
-		made, err := w.Chart.AddTreatment(t.Context(), c, at(hours))
+		made, err := w.Chart.AddTreatment(t.Context(), c, at(hours), med.Once{})
 		noError(t, err)
 		ids = append(ids, made.ID)
 		e := entry(t, w.System, string(made.Event))
@@ -138,7 +138,7 @@ func TestRelationsAreWrittenListedAndEnded(t *testing.T) {
 	}
 	again := at(0)
 	again.ID = ids[0]
-	if _, err := w.Chart.AddTreatment(t.Context(), c, again); med.CodeOf(err) != "written_before" {
+	if _, err := w.Chart.AddTreatment(t.Context(), c, again, med.Once{}); med.CodeOf(err) != "written_before" {
 		t.Errorf("under an id that is taken: got %v", err)
 	}
 
@@ -171,7 +171,7 @@ func TestRelationsAreWrittenListedAndEnded(t *testing.T) {
 	} {
 		x := at(0)
 		bad(&x)
-		if _, err := w.Chart.AddTreatment(t.Context(), c, x); med.KindOf(err) != med.Invalid {
+		if _, err := w.Chart.AddTreatment(t.Context(), c, x, med.Once{}); med.KindOf(err) != med.Invalid {
 			t.Errorf("%s: got %v, want Invalid", name, err)
 		}
 	}
@@ -191,7 +191,7 @@ func TestRelationsAreWrittenListedAndEnded(t *testing.T) {
 		who := w.Caller(t, tc.tok)
 		x := at(0)
 		x.Patient = tc.patient
-		if _, err := w.Chart.AddTreatment(t.Context(), who, x); med.KindOf(err) != tc.want {
+		if _, err := w.Chart.AddTreatment(t.Context(), who, x, med.Once{}); med.KindOf(err) != tc.want {
 			t.Errorf("%s adds: got %v, want %v", name, err, tc.want.Slug)
 		}
 		if _, err := w.Chart.Treatments(t.Context(), who, med.TreatmentQuery{Kind: x.Kind, Patient: tc.patient}); med.KindOf(err) != tc.want {

@@ -56,9 +56,7 @@ func exercises() map[string]exercise {
 		"print-accounting": {as: "patient"},
 		"create-patient": {
 			as: "clinician", body: func(testing.TB, *world) any { return newPatient() },
-			in: func(testing.TB, *world) map[string]string {
-				return map[string]string{"Idempotency-Key": med.NewUUID(time.Now())}
-			},
+			in: keyed,
 			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) {
 				w.send(t, r)
 				other := newPatient()
@@ -95,9 +93,7 @@ func exercises() map[string]exercise {
 		"list-records": {as: "clinician"},
 		"create-record": {
 			as: "clinician", body: func(testing.TB, *world) any { return newRecord() },
-			in: func(testing.TB, *world) map[string]string {
-				return map[string]string{"Idempotency-Key": med.NewUUID(time.Now())}
-			},
+			in: keyed,
 			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) {
 				w.send(t, r)
 				other := newRecord()
@@ -117,16 +113,16 @@ func exercises() map[string]exercise {
 			provoke: map[string]func(testing.TB, *world, *request){"stale": stale, "precondition-required": unconditional, "conflict": inError},
 		},
 		"record-disclosure": {
-			as: "clinician", body: func(testing.TB, *world) any { return disclosed() },
+			as: "clinician", body: func(testing.TB, *world) any { return disclosed() }, in: keyed,
 			provoke: map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) {
-				twice := disclosed()
-				twice["id"] = med.NewUUID(time.Now())
-				r.body = marshal(t, twice)
 				w.send(t, r)
+				other := disclosed()
+				other["description"] = "Another report"
+				r.body = marshal(t, other)
 			}},
 		},
-		"add-appointment":   {as: "nurse", body: func(_ testing.TB, w *world) any { return treated(w) }, provoke: treatedTwice()},
-		"add-assignment":    {as: "admin", body: func(_ testing.TB, w *world) any { return treated(w) }, provoke: treatedTwice()},
+		"add-appointment":   {as: "nurse", body: func(_ testing.TB, w *world) any { return treated(w) }, in: keyed, provoke: treatedTwice()},
+		"add-assignment":    {as: "admin", body: func(_ testing.TB, w *world) any { return treated(w) }, in: keyed, provoke: treatedTwice()},
 		"list-appointments": {as: "clinician", in: listed("add-appointment")},
 		"list-assignments":  {as: "clinician", in: listed("add-assignment")},
 		"end-appointment":   {as: "nurse", in: ended("add-appointment")},
@@ -175,13 +171,19 @@ func treated(w *world) map[string]any {
 	return map[string]any{"patient_id": string(w.alice), "subject": "the-clinician", "from": now, "to": now.Add(time.Hour)}
 }
 
-// treatedTwice sends what was sent once more, under the same id.
+// keyed is a key that nothing came with yet.
+func keyed(testing.TB, *world) map[string]string {
+	return map[string]string{"Idempotency-Key": med.NewUUID(time.Now())}
+}
+
+// treatedTwice sends what was sent once more, under the same id and another key.
 func treatedTwice() map[string]func(testing.TB, *world, *request) {
 	return map[string]func(testing.TB, *world, *request){"conflict": func(t testing.TB, w *world, r *request) {
 		twice := treated(w)
 		twice["id"] = med.NewUUID(time.Now())
 		r.body = marshal(t, twice)
 		w.send(t, r)
+		r.header["Idempotency-Key"] = med.NewUUID(time.Now())
 	}}
 }
 

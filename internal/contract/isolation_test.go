@@ -174,6 +174,9 @@ func (w *world) sharedKeys(t *testing.T) {
 				r.body = []byte(body)
 			}
 			a := w.expect(t, r)
+			if who != as && a.status == http.StatusForbidden && strings.Contains(made["body"], `"patient_id"`) {
+				continue // North's patient is named in the body: refused, key or not
+			}
 			id, _ := a.data(t)["id"].(string)
 			switch {
 			case who == as && made[who] != "" && made[who] != id:

@@ -20,7 +20,8 @@ func (s *Server) disclosureRoutes(r *router) {
 		id: "record-disclosure", method: http.MethodPost, path: "/api/v1/patients/{id}/disclosures", tag: "disclosures", status: http.StatusCreated,
 		summary: "Record a disclosure",
 		doc: "Writes down that data of the patient was disclosed to somebody, for the accounting of 45 CFR 164.528. For a clinician, admin or officer " +
-			"with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it.",
+			"with a second factor; with a suspension, for an admin or officer. Bases that need no accounting can be recorded, and are left out of it. " +
+			"With an Idempotency-Key the same request can be sent again.",
 		errors: writeErrors,
 	}, s.recordDisclosure)
 	handle(s, r, operation{
@@ -105,7 +106,8 @@ type amendmentBody struct {
 }
 
 type recordInput struct {
-	ID   string `path:"id" doc:"The patient's id: 1 to 64 letters, digits, dots and hyphens." example:"p-001"`
+	ID string `path:"id" doc:"The patient's id: 1 to 64 letters, digits, dots and hyphens." example:"p-001"`
+	OnceInput
 	Body recordedBody
 }
 
@@ -133,7 +135,11 @@ func (s *Server) recordDisclosure(ctx context.Context, c med.Caller, in *recordI
 	if in.Body.Suspension != nil {
 		d.Suspensions = []med.Suspension{in.Body.Suspension.suspension()}
 	}
-	out, err := s.cfg.Chart.RecordDisclosure(ctx, c, id, *d)
+	once, err := onceOf(in.OnceInput, "record-disclosure "+string(id), in.Body)
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.cfg.Chart.RecordDisclosure(ctx, c, id, *d, once)
 	if err != nil {
 		return nil, err
 	}

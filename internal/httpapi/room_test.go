@@ -77,9 +77,9 @@ type ward struct {
 	asked []med.Caller
 }
 
-func (w *ward) RecordDisclosure(_ context.Context, c med.Caller, _ med.PatientID, d med.Disclosure) (*med.Disclosure, error) {
+func (w *ward) RecordDisclosure(_ context.Context, c med.Caller, _ med.PatientID, d med.Disclosure, o med.Once) (*med.Disclosure, error) {
 	w.remember(c)
-	w.recorded = d
+	w.recorded, w.once = d, o
 	return &med.Disclosure{ID: "018f0000-0000-7000-8000-0000000000d1", Version: 1, Event: eventID}, nil
 }
 
@@ -89,8 +89,9 @@ func (w *ward) AmendDisclosure(_ context.Context, c med.Caller, _ med.PatientID,
 	return &med.Disclosure{ID: which, Version: 2, Event: eventID}, nil
 }
 
-func (w *ward) AddTreatment(_ context.Context, c med.Caller, t med.Treatment) (*med.Treatment, error) {
+func (w *ward) AddTreatment(_ context.Context, c med.Caller, t med.Treatment, o med.Once) (*med.Treatment, error) {
 	w.remember(c)
+	w.once = o
 	t.ID, t.Event = "018f0000-0000-7000-8000-0000000000a1", eventID
 	return &t, nil
 }

@@ -23,8 +23,8 @@ func (s *Server) treatmentsOf(r *router, kind med.TreatmentKind, word, path, las
 		id: "add-" + word, method: http.MethodPost, path: path, tag: "treatment", status: http.StatusCreated,
 		summary: "Add an " + word,
 		doc: "Says that a member of staff has to do with a patient. " + lasts + " What somebody writes about themselves is kept, marked self_written, and is no such reason. " +
-			"For a nurse, clinician or admin with a second factor.",
-		errors: []*med.ErrorKind{med.Forbidden, med.MFARequired, med.BreakGlassReasonRequired, med.NotFound, med.Conflict},
+			"With an Idempotency-Key the same request can be sent again. For a nurse, clinician or admin with a second factor.",
+		errors: []*med.ErrorKind{med.Forbidden, med.MFARequired, med.BreakGlassReasonRequired, med.NotFound, med.Conflict, med.KeysUnavailable},
 	}, func(ctx context.Context, c med.Caller, in *addTreatmentInput) (*created[treatmentBody], error) {
 		return s.addTreatment(ctx, c, kind, path, in)
 	})
@@ -47,6 +47,7 @@ func (s *Server) treatmentsOf(r *router, kind med.TreatmentKind, word, path, las
 }
 
 type addTreatmentInput struct {
+	OnceInput
 	Body struct {
 		ID      string    `json:"id,omitempty" format:"uuid" doc:"An id of your own choice, so that a second attempt is a conflict and no second one."`
 		Patient string    `json:"patient_id" doc:"The patient's id." example:"p-001"`
@@ -96,9 +97,13 @@ func (s *Server) addTreatment(ctx context.Context, c med.Caller, kind med.Treatm
 	if err != nil {
 		return nil, err
 	}
+	once, err := onceOf(in.OnceInput, "add-"+string(kind), in.Body)
+	if err != nil {
+		return nil, err
+	}
 	t, err := s.cfg.Chart.AddTreatment(ctx, c, med.Treatment{
 		ID: med.TreatmentID(in.Body.ID), Kind: kind, Patient: id, Issuer: in.Body.Issuer, Subject: in.Body.Subject, From: in.Body.From, To: in.Body.To,
-	})
+	}, once)
 	if err != nil {
 		return nil, err
 	}

@@ -90,6 +90,15 @@ func (in OnceInput) once(route string, sent med.PHI) (med.Once, error) {
 	return med.Once{Key: in.Key, Route: route, Sent: sent}, nil
 }
 
+// onceOf is once for a body that is read whole, by what it says.
+func onceOf[T any](in OnceInput, route string, body T) (med.Once, error) {
+	sent, err := json.Marshal(body)
+	if err != nil {
+		return med.Once{}, err
+	}
+	return in.once(route, med.PHI(sent))
+}
+
 // etag is a tag as the header has it.
 func etag(tag string) string { return `"` + tag + `"` }
 

@@ -183,6 +183,56 @@ func (q *Queries) Treating(ctx context.Context, db DBTX) (bool, error) {
 	return treating, err
 }
 
+const treatmentOfPatient = `-- name: TreatmentOfPatient :one
+select id, patient_id, issuer, subject, author, valid_from, valid_to, event_id, created_at, ended_at
+  from medirecord.treatment
+ where source = 'api' and practice_id = $1 and patient_id = $2 and kind = $3 and id = $4
+`
+
+type TreatmentOfPatientParams struct {
+	PracticeID string
+	PatientID  string
+	Kind       string
+	ID         string
+}
+
+type TreatmentOfPatientRow struct {
+	ID        string
+	PatientID string
+	Issuer    *string
+	Subject   *string
+	Author    string
+	ValidFrom time.Time
+	ValidTo   time.Time
+	EventID   string
+	CreatedAt time.Time
+	EndedAt   *time.Time
+}
+
+// One of them.
+func (q *Queries) TreatmentOfPatient(ctx context.Context, db DBTX, arg TreatmentOfPatientParams) (TreatmentOfPatientRow, error) {
+	row := db.QueryRow(ctx, treatmentOfPatient,
+		arg.PracticeID,
+		arg.PatientID,
+		arg.Kind,
+		arg.ID,
+	)
+	var i TreatmentOfPatientRow
+	err := row.Scan(
+		&i.ID,
+		&i.PatientID,
+		&i.Issuer,
+		&i.Subject,
+		&i.Author,
+		&i.ValidFrom,
+		&i.ValidTo,
+		&i.EventID,
+		&i.CreatedAt,
+		&i.EndedAt,
+	)
+	return i, err
+}
+
 const treatmentsOfPatient = `-- name: TreatmentsOfPatient :many
 select id, patient_id, issuer, subject, author, valid_from, valid_to, event_id, created_at, ended_at
   from medirecord.treatment

@@ -17,6 +17,12 @@ select id, patient_id, issuer, subject, author, valid_from, valid_to, event_id, 
  order by valid_from desc, id desc
  limit @max_rows;
 
+-- One of them.
+-- name: TreatmentOfPatient :one
+select id, patient_id, issuer, subject, author, valid_from, valid_to, event_id, created_at, ended_at
+  from medirecord.treatment
+ where source = 'api' and practice_id = @practice_id and patient_id = @patient_id and kind = @kind and id = @id;
+
 -- What they wrote of one member of staff.
 -- name: TreatmentsOfStaff :many
 select id, patient_id, issuer, subject, author, valid_from, valid_to, event_id, created_at, ended_at
