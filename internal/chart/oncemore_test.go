@@ -35,7 +35,9 @@ func TestWhatIsSaidOfAPatientIsMadeOnce(t *testing.T) {
 		{"a disclosure", w.clinician, disclosures, told("Stool culture"), told("Throat swab"), "medirecord.disclosure", "disclose", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			post := func(tok, body, key string) medtest.Answer { return w.Post(t, tok, tc.path, body, "Idempotency-Key", key) }
+			post := func(tok, body, key string) medtest.Answer {
+				return w.Post(t, tok, tc.path, body, "Idempotency-Key", key)
+			}
 			first := post(tc.tok, tc.body, "k1")
 			id := bodyOf(t, first, 201).Data["id"]
 			for range 2 {

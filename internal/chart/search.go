@@ -69,6 +69,9 @@ func (s *Service) SearchPatients(ctx context.Context, c med.Caller, by string, p
 		out.Event = in.entry.ID
 		fields := indexed[by]
 		in.entry.Detail.Searched = fields
+		if fields != nil && d.Reason == "identity_only" && !whole(d.View, fields) {
+			return med.Forbidden.New("Without a reason you search by who somebody is only: say why you look, with a code in the header X-Access-Reason.").Coded("reason_required")
+		}
 		if fields == nil || !whole(d.View, fields) {
 			return med.Forbidden.New("You may search by what you see in clear only.").Coded("field_not_searchable")
 		}

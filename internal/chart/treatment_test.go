@@ -261,3 +261,85 @@ func TestAnImportSaysWhoTreatsOnceItIsTrusted(t *testing.T) {
 	hand(newer)
 	w.sees(t, w.clinician, "whom the source took off the team", false)
 }
+
+// A list and a search show of each patient what a read of them would: who they
+// are, until there is a reason; all that the role opens, of those whom the caller
+// treats. Nobody is blocked, and each patient shown has their entry.
+func TestAHospitalsListsAndSearchesAreAsItsReads(t *testing.T) {
+	t.Parallel()
+	w := newWard(t)
+	zoe := w.Patient(t, medtest.North, med.Patient{
+		Name: med.Name{Family: "Zimmer", Given: []med.PHI{"Zoe"}, Text: "Zoe Zimmer"}, SSN: "987-65-4321", DOB: "1971-02-03", MRN: "MRN-000077",
+		Phone: "555-010-0077", Insurance: med.Insurance{Payer: "Evergreen Mutual", MemberID: "M10000077"}, Diagnosis: "Migraine without aura",
+	})
+	search := func(tok, body string, header ...string) medtest.Answer {
+		return w.Post(t, tok, patients+"/search", body, header...)
+	}
+	// parts are the reasons for which each patient of an answer was shown.
+	parts := func(a medtest.Answer) map[string]string {
+		t.Helper()
+		out := map[string]string{}
+		for _, e := range w.TrailRows(t) {
+			if e.Parent == a.Header.Get("Audit-Event-Id") && e.Action == "search" {
+				if e.Outcome != "success" {
+					t.Errorf("got the entry %+v", e)
+				}
+				out[e.Patient] = e.Detail.Reason
+			}
+		}
+		return out
+	}
+	w.add(t, w.friend, "appointments", "doc") // with alice
+
+	t.Run("a list", func(t *testing.T) {
+		for _, tok := range []string{w.nosy, w.clinician} {
+			items, _ := rowsOf(t, w.Get(t, tok, patients))
+			if len(items) != 2 {
+				t.Errorf("got %v, want both with their names", items)
+			}
+			for _, i := range items {
+				if i["name"] == nil || i["diagnosis"] != nil || i["phone"] != nil {
+					t.Errorf("got %v", i)
+				}
+			}
+		}
+		if got := parts(w.Get(t, w.clinician, patients)); got[string(zoe)] != "identity_only" || got[string(w.alice)] == "identity_only" || got[string(w.alice)] == "" {
+			t.Errorf("got the reasons %v", got)
+		}
+		if got := parts(w.Get(t, w.clinician, patients, "X-Access-Reason", "on_call_cover")); len(got) != 2 || got[string(zoe)] == "identity_only" {
+			t.Errorf("with a reason: got the reasons %v", got)
+		}
+	})
+	t.Run("a search by who somebody is", func(t *testing.T) {
+		a := search(w.nosy, `{"family":"Zimmer","dob":"1971-02-03"}`)
+		if items, _ := rowsOf(t, a); len(items) != 1 || items[0]["id"] != string(zoe) || items[0]["dob"] != "1971-02-03" {
+			t.Errorf("got %v", items)
+		}
+		if got := parts(a); got[string(zoe)] != "identity_only" {
+			t.Errorf("got the reasons %v", got)
+		}
+		if items, _ := rowsOf(t, search(w.nosy, `{"mrn":"MRN-000077"}`)); len(items) != 1 {
+			t.Errorf("by the house's own number: got %v", items)
+		}
+	})
+	t.Run("a search by what a reason opens", func(t *testing.T) {
+		for _, body := range []string{`{"ssn":"987-65-4321"}`, `{"member_id":"M10000077"}`, `{"phone":"555-010-0077"}`} {
+			refusal(t, search(w.clinician, body), 403, "reason_required")
+			a := search(w.clinician, body, "X-Access-Reason", "emergency_treatment")
+			if items, _ := rowsOf(t, a); len(items) != 1 || items[0]["id"] != string(zoe) {
+				t.Errorf("%s: got %v", body, items)
+			}
+			if e := entry(t, w.System, a.Header.Get("Audit-Event-Id")); e.Detail.AccessReason != "emergency_treatment" {
+				t.Errorf("the entry: got %+v, want the reason in it", e.Detail)
+			}
+		}
+		// A reason opens what the role opens, and no more.
+		refusal(t, search(w.nosy, `{"ssn":"987-65-4321"}`, "X-Access-Reason", "emergency_treatment"), 403, "field_not_searchable")
+	})
+	t.Run("the list of a chart is closed, and opened, as the chart is", func(t *testing.T) {
+		records := patients + "/" + string(zoe) + "/records"
+		refusal(t, w.Get(t, w.clinician, records), 403, "reason_required")
+		rowsOf(t, w.Get(t, w.clinician, records, "X-Access-Reason", "on_call_cover"))
+		rowsOf(t, w.Get(t, w.clinician, patients+"/"+string(w.alice)+"/records"))
+	})
+}
