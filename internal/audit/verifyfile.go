@@ -352,6 +352,9 @@ func (f *file) hole(to int64) {
 			leaves = f.known(at, n)
 		}
 		if leaves == nil {
+			if !f.whole { // nothing more can be made of it, however large the file says it is
+				break
+			}
 			f.whole = false
 			leaves = make([]tlog.Hash, n)
 		}

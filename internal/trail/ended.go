@@ -21,12 +21,19 @@ import (
 func (c *check) ended(ctx context.Context) error {
 	var next int32
 	var previous *string
-	var before bool
-	if err := c.s.main().QueryRow(ctx, `select exists (select from audit.epoch where epoch < $1)`, c.log.Epoch).Scan(&before); err != nil {
+	var before, tied bool
+	if err := c.s.main().QueryRow(ctx, `
+select exists (select from audit.epoch where epoch = $1::bigint - 1), exists (select from audit.epoch where epoch = $1 and previous is not null)`, c.log.Epoch).
+		Scan(&before, &tied); err != nil {
 		return postgres.Unavailable(err)
 	}
-	if c.log.Epoch > 1 && !before {
-		c.tell(audit.Missing, -1, fmt.Sprintf("the epochs before %d are not there", c.log.Epoch))
+	switch {
+	case c.log.Epoch < 1:
+		c.tell(audit.BadBatch, -1, "there is no epoch of this number: its row was changed")
+	case c.log.Epoch == 1 && tied:
+		c.tell(audit.BadHead, -1, "the row of the first epoch names one before it")
+	case c.log.Epoch > 1 && !before:
+		c.tell(audit.Missing, -1, fmt.Sprintf("epoch %d, which came before, is not there", c.log.Epoch-1))
 	}
 	err := c.s.main().QueryRow(ctx, `select epoch, previous from audit.epoch where epoch > $1 order by epoch limit 1`, c.log.Epoch).Scan(&next, &previous)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -36,8 +43,7 @@ func (c *check) ended(ctx context.Context) error {
 		return postgres.Unavailable(err)
 	}
 	if next != c.log.Epoch+1 {
-		c.tell(audit.Missing, -1, fmt.Sprintf("epoch %d, which came next, is not there", c.log.Epoch+1))
-		return nil
+		return nil // which is told where that is verified
 	}
 	return c.beginning(ctx, next, previous)
 }

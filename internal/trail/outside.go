@@ -102,7 +102,7 @@ func shelfLeaves(ctx context.Context, from Shelf, root string, size, first int64
 		if err != nil {
 			continue
 		}
-		for i := 0; i+tlog.HashSize <= len(data); i += tlog.HashSize {
+		for i := 0; i+tlog.HashSize <= min(len(data), w*tlog.HashSize); i += tlog.HashSize {
 			if at := tile<<audit.TileHeight + int64(i/tlog.HashSize) - first; at >= 0 && at < int64(n) {
 				copy(out[at][:], data[i:])
 			}

@@ -171,7 +171,8 @@ func (r *Retention) Holds(ctx context.Context) ([]Hold, error) {
 // month only when a sealed entry of the log says the same, six years after.
 func (c *check) loadPruned(ctx context.Context) error {
 	rows, err := c.s.main().Query(ctx, `
-select month, first_index, last_index, entries, encode(export_sha256, 'hex'), event_id::text from audit.pruned_month where epoch = $1 order by month`, c.log.Epoch)
+select case when isfinite(month) then month else '0001-01-01' end, coalesce(first_index, -1), coalesce(last_index, -1), coalesce(entries, -1),
+       coalesce(encode(export_sha256, 'hex'), ''), coalesce(event_id::text, $2) from audit.pruned_month where epoch = $1 order by month`, c.log.Epoch, noID)
 	if err != nil {
 		return postgres.Unavailable(err)
 	}
@@ -244,7 +245,8 @@ type prunedPlaces struct {
 }
 
 func (p *prunedPlaces) load(ctx context.Context, c *check, month time.Time, first, last, entries int64) error {
-	rows, err := c.s.main().Query(ctx, `select key, indexes from audit.pruned where epoch = $1 and month = $2`, c.log.Epoch, month)
+	rows, err := c.s.main().Query(ctx, `
+select key, array(select i from unnest(indexes) i where i is not null) from audit.pruned where epoch = $1 and month = $2`, c.log.Epoch, month)
 	if err != nil {
 		return postgres.Unavailable(err)
 	}
@@ -256,7 +258,9 @@ func (p *prunedPlaces) load(ctx context.Context, c *check, month time.Time, firs
 	var key []byte
 	var indexes []int64
 	_, err = pgx.ForEachRow(rows, []any{&key, &indexes}, func() error {
-		p.keys = append(p.keys, audit.PatientKey(key))
+		var k audit.PatientKey
+		copy(k[:], key)
+		p.keys = append(p.keys, k)
 		for _, i := range indexes {
 			all = append(all, one{i, int32(len(p.keys) - 1)})
 		}

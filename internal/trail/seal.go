@@ -377,7 +377,7 @@ func tileReader(ctx context.Context, db queryer, epoch int32) func(audit.TileID)
 
 func loadMap(ctx context.Context, db queryer, epoch int32) (*audit.MapTop, error) {
 	top := audit.NewMapTop()
-	rows, err := db.Query(ctx, `select first, roots from audit.map_row where epoch = $1`, epoch)
+	rows, err := db.Query(ctx, `select first, roots from audit.map_row where epoch = $1 and first between 0 and 255 and length(roots) = 8192`, epoch)
 	if err != nil {
 		return nil, postgres.Unavailable(err)
 	}
@@ -544,6 +544,9 @@ func (l *ledger) writeMap(ctx context.Context, tx pgx.Tx, b *batch) error {
 	var key, chain []byte
 	var n int64
 	if _, err := pgx.ForEachRow(rows, []any{&bucket, &key, &n, &chain}, func() error {
+		if len(key) != tlog.HashSize || len(chain) != tlog.HashSize {
+			return fmt.Errorf("%w: a head of the patient map is none", ErrContradiction)
+		}
 		h := audit.PatientHead{Key: audit.PatientKey(key), Count: n, Head: tlog.Hash(chain)}
 		if b.patients[h.Key] == nil {
 			buckets[bucket] = append(buckets[bucket], h)

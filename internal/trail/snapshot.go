@@ -90,10 +90,17 @@ func (b *sealedBatch) end() int64 {
 
 const noID = "00000000-0000-0000-0000-000000000000"
 
-// batches returns up to n batches behind the place, as they stand there.
-func (s *Snapshot) batches(ctx context.Context, epoch int32, after int64, n int) ([]sealedBatch, error) {
+// wellFormed is what the table's own checks ask of a batch. Whoever has the
+// database can lift them: a row that is none is told of, and left aside.
+const wellFormed = `b.batch >= 0 and b.first_index between 0 and 1125899906842624 and b.n between 1 and 16777216 and length(b.ids) = 16 * b.n::bigint
+   and b.hi_epoch is not null and b.hi_tx is not null and b.hi_id is not null`
+
+// batches returns up to n batches behind the place and within the log's size,
+// as they stand there.
+func (s *Snapshot) batches(ctx context.Context, epoch int32, after, size int64, n int) ([]sealedBatch, error) {
 	rows, err := s.main().Query(ctx, `
-select batch, first_index, ids, hi_epoch, hi_tx, hi_id, root, map_root from audit.batch where epoch = $1 and batch > $2 order by batch limit $3`, epoch, after, n)
+select b.batch, b.first_index, b.ids, b.hi_epoch, b.hi_tx, b.hi_id, b.root, b.map_root from audit.batch b
+ where b.epoch = $1 and b.batch > $2 and b.first_index <= $3 - b.n and `+wellFormed+` order by b.batch limit $4`, epoch, after, size, n)
 	if err != nil {
 		return nil, postgres.Unavailable(err)
 	}
@@ -105,8 +112,9 @@ select batch, first_index, ids, hi_epoch, hi_tx, hi_id, root, map_root from audi
 		for ; len(ids) >= 16; ids = ids[16:] {
 			b.ids = append(b.ids, audit.UUID(ids[:16]))
 		}
-		copy(b.root[:], root)
-		copy(b.mapRoot[:], mapRoot)
+		if len(root) == tlog.HashSize && len(mapRoot) == tlog.HashSize { // else no tree has it
+			b.root, b.mapRoot = tlog.Hash(root), tlog.Hash(mapRoot)
+		}
 		return b, nil
 	})
 	return out, postgres.Unavailable(err)
@@ -128,16 +136,23 @@ func (s *Snapshot) query(ctx context.Context, worker int, sql string, args ...an
 	var out []audit.Row
 	var buf []byte
 	for rows.Next() {
-		r, err := rawRecord(rows.RawValues())
+		r, whole, err := rawRecord(rows.RawValues())
 		if err != nil {
 			return nil, err
 		}
 		var row audit.Row
 		row, buf = audit.RowOf(r, buf)
+		if !whole {
+			row.Hash = brokenHash
+		}
 		out = append(out, row)
 	}
 	return out, postgres.Unavailable(rows.Err())
 }
+
+// brokenHash stands for the hash of an entry that has none, because a column
+// that is never null is. No leaf has it: leaves begin otherwise.
+var brokenHash = tlog.RecordHash([]byte("a column is null"))
 
 var errRaw = errors.New("the server sent an entry in a form that this program does not read")
 
@@ -146,17 +161,23 @@ var errRaw = errors.New("the server sent an entry in a form that this program do
 var (
 	textColumns  = [...]int{6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19}
 	fixedColumns = [22]int{0: 4, 1: 8, 2: 16, 3: 8, 4: 8, 16: 1, 21: 2}
+	nullColumns  = [22]bool{5: true, 8: true, 9: true, 10: true, 15: true, 17: true, 18: true}
 )
 
 // rawRecord reads recordColumns in the binary form in which the server sends
-// them: verifying a trail spends its time here.
-func rawRecord(v [][]byte) (*audit.Record, error) {
+// them: verifying a trail spends its time here. It is not whole when a column
+// is null that the schema, as long as nobody changed it, keeps from being so.
+func rawRecord(v [][]byte) (_ *audit.Record, whole bool, _ error) {
 	if len(v) != 22 {
-		return nil, errRaw
+		return nil, false, errRaw
 	}
+	whole = true
 	for i, size := range fixedColumns {
+		if v[i] == nil && !nullColumns[i] {
+			whole, v[i] = false, make([]byte, size)
+		}
 		if size > 0 && len(v[i]) != size {
-			return nil, errRaw
+			return nil, false, errRaw
 		}
 	}
 	// All texts are parts of one, and the pointers to some point into one array:
@@ -193,12 +214,12 @@ func rawRecord(v [][]byte) (*audit.Record, error) {
 	}
 	if v[5] != nil {
 		if len(v[5]) != 16 {
-			return nil, errRaw
+			return nil, false, errRaw
 		}
 		parent := formatID(v[5])
 		r.Parent = &parent
 	}
-	return r, nil
+	return r, whole, nil
 }
 
 // stamp reads a timestamptz: microseconds since 2000.
@@ -219,7 +240,7 @@ func (s *Snapshot) tiles(ctx context.Context, conn *pgx.Conn, epoch int32, from 
 	var idx int64
 	var data []byte
 	_, err = pgx.ForEachRow(rows, []any{&idx, &data}, func() error {
-		for i := 0; i+tlog.HashSize <= len(data); i += tlog.HashSize {
+		for i := 0; i+tlog.HashSize <= min(len(data), 256*tlog.HashSize); i += tlog.HashSize {
 			if at := idx<<audit.TileHeight + int64(i/tlog.HashSize) - from; at >= 0 && at < int64(n) {
 				copy(out[at][:], data[i:])
 			}
@@ -237,7 +258,7 @@ type signedNote struct {
 }
 
 func (s *Snapshot) notes(ctx context.Context, epoch int32) ([]signedNote, error) {
-	rows, err := s.main().Query(ctx, `select size, note, cosigned_at is not null from audit.checkpoint where epoch = $1 order by size`, epoch)
+	rows, err := s.main().Query(ctx, `select coalesce(size, -1), coalesce(note, ''), cosigned_at is not null from audit.checkpoint where epoch = $1 order by size`, epoch)
 	if err != nil {
 		return nil, postgres.Unavailable(err)
 	}
@@ -250,7 +271,8 @@ func (s *Snapshot) notes(ctx context.Context, epoch int32) ([]signedNote, error)
 // Logs returns the epochs at this moment, the oldest first.
 func (s *Snapshot) Logs(ctx context.Context) ([]Log, error) {
 	rows, err := s.main().Query(ctx, `
-select p.epoch, p.origin, coalesce((select b.first_index + b.n from audit.batch b where b.epoch = p.epoch order by b.batch desc limit 1), 0) from audit.epoch p order by p.epoch`)
+select coalesce(p.epoch, 0), coalesce(p.origin, ''), coalesce((select b.first_index + b.n from audit.batch b where b.epoch = p.epoch and `+wellFormed+` order by b.batch desc limit 1), 0)
+  from audit.epoch p order by p.epoch`)
 	if err != nil {
 		return nil, postgres.Unavailable(err)
 	}
@@ -263,7 +285,7 @@ select p.epoch, p.origin, coalesce((select b.first_index + b.n from audit.batch 
 // last returns the place of the last entry that was sealed before the epoch.
 func (s *Snapshot) last(ctx context.Context, epoch int32) (p place, err error) {
 	p.id = noID
-	err = s.main().QueryRow(ctx, `select hi_epoch, hi_tx, hi_id from audit.batch where epoch < $1 order by epoch desc, batch desc limit 1`, epoch).
+	err = s.main().QueryRow(ctx, `select b.hi_epoch, b.hi_tx, b.hi_id from audit.batch b where b.epoch < $1 and `+wellFormed+` order by b.epoch desc, b.batch desc limit 1`, epoch).
 		Scan(&p.epoch, &p.tx, &p.id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return p, nil

@@ -85,6 +85,9 @@ func (s *Snapshot) Verify(ctx context.Context, l Log, opt VerifyOptions) (*Verif
 	if err := c.collectHeads(ctx); err != nil {
 		return nil, err
 	}
+	if err := c.measure(ctx); err != nil {
+		return nil, err
+	}
 	if err := c.checkTiles(ctx); err != nil {
 		return nil, err
 	}
@@ -125,6 +128,10 @@ func (c *check) collectHeads(ctx context.Context) error {
 		return err
 	}
 	for _, n := range notes {
+		if n.size < 0 {
+			c.tell(audit.BadHead, -1, "a checkpoint in the database is of no size")
+			continue
+		}
 		c.hold(n, fmt.Sprintf("the checkpoint of %d entries", n.size), "the database")
 	}
 	if c.opt.Outside != nil {
@@ -213,7 +220,7 @@ func rootOf(size int64, leaves func(int64, int) ([]tlog.Hash, error)) (tlog.Hash
 // known to be good, a tile that does not fit is made anew from its entries.
 func (c *check) upperTiles(ctx context.Context, good bool) error {
 	level := func(l int) (map[int64][]byte, error) {
-		rows, err := c.s.main().Query(ctx, `select idx, data from audit.tile where epoch = $1 and level = $2`, c.log.Epoch, l)
+		rows, err := c.s.main().Query(ctx, `select idx, data from audit.tile where epoch = $1 and level = $2 and idx is not null`, c.log.Epoch, l)
 		if err != nil {
 			return nil, postgres.Unavailable(err)
 		}
@@ -334,7 +341,7 @@ func (c *check) repair(ctx context.Context, tile int64, want tlog.Hash, known bo
 // fromEntries hashes the entries that stand in these places.
 func (c *check) fromEntries(ctx context.Context, from int64, n int) ([]tlog.Hash, error) {
 	rows, err := c.s.main().Query(ctx, `
-select first_index, ids from audit.batch where epoch = $1 and first_index < $3 and first_index + n > $2 order by first_index`, c.log.Epoch, from, from+int64(n))
+select b.first_index, b.ids from audit.batch b where b.epoch = $1 and b.first_index < $3 and b.first_index > $2 - b.n and `+wellFormed+` order by b.first_index`, c.log.Epoch, from, from+int64(n))
 	if err != nil {
 		return nil, postgres.Unavailable(err)
 	}
@@ -435,7 +442,7 @@ func (g *stretches) next(ctx context.Context) (out []sealedBatch, _ bool, err er
 			if g.done {
 				break
 			}
-			if g.queue, err = g.c.s.batches(ctx, g.c.log.Epoch, g.last, 64); err != nil {
+			if g.queue, err = g.c.s.batches(ctx, g.c.log.Epoch, g.last, g.c.log.Size, 64); err != nil {
 				return nil, false, err
 			}
 			if len(g.queue) == 0 {
@@ -548,13 +555,38 @@ func (c *check) read(ctx context.Context, worker int, bs []sealedBatch) (*stretc
 	for i := range st.Rows {
 		out.newest = max(out.newest, st.Rows[i].RecordedAt.UnixMilli())
 	}
+	out.finds = append(out.finds, c.bounds(st, bs)...)
 	out.matched = st.Match()
 	return out, nil
+}
+
+// bounds holds where a batch says that it ends against its last entry, when
+// that is as it was sealed.
+func (c *check) bounds(st *audit.Stretch, bs []sealedBatch) (out []audit.Finding) {
+	ends := map[audit.UUID]*sealedBatch{}
+	for i := range bs {
+		if b := &bs[i]; len(b.ids) > 0 {
+			ends[b.ids[len(b.ids)-1]] = b
+		}
+	}
+	for i := range st.Rows {
+		r := &st.Rows[i]
+		b := ends[r.ID]
+		if b == nil || r.Hash != st.Leaves[b.end()-1-st.First] || r.Epoch == b.hi.epoch && r.TX == b.hi.tx {
+			continue
+		}
+		out = append(out, audit.Finding{Kind: audit.BadBatch, Epoch: c.log.Epoch, Index: b.end() - 1, Note: fmt.Sprintf("%s does not end in the transaction of its last entry", b)})
+	}
+	return out
 }
 
 // take goes on with a run.
 func (c *check) take(st *stretch) error {
 	for _, f := range st.finds {
+		if f.Kind != audit.BadTile {
+			c.opt.Tell(f)
+			continue
+		}
 		// One finding a tile will do.
 		if tile := f.Index >> audit.TileHeight; !c.badTile[tile] {
 			c.badTile[tile] = true
@@ -577,10 +609,22 @@ func (c *check) take(st *stretch) error {
 // that is none, or of a transaction that has not begun. Who reads the trail by
 // time sees them all the same. They are told of with the first log.
 func (c *check) nowhere(ctx context.Context) error {
+	// No index finds those of no place at all, and there are none as long as
+	// their columns cannot be null.
+	var lifted bool
+	if err := c.s.main().QueryRow(ctx, `
+select exists (select from pg_attribute a join pg_class t on t.oid = a.attrelid join pg_namespace n on n.oid = t.relnamespace
+  where t.relkind in ('r', 'p') and (n.nspname = 'audit' and t.relname = 'event' or n.nspname = 'audit_part') and a.attname in ('epoch', 'tx', 'event_id') and not a.attnotnull)`).Scan(&lifted); err != nil {
+		return postgres.Unavailable(err)
+	}
+	nulls := ""
+	if lifted {
+		nulls = ` or e.epoch is null or e.tx is null or e.event_id is null`
+	}
 	rows, err := c.s.main().Query(ctx, `
-select e.event_id::text from audit.event e where $1 = (select min(p.epoch) from audit.epoch p) and (
+select coalesce(e.event_id::text, '') from audit.event e where $1 = (select min(p.epoch) from audit.epoch p) and (
   (e.epoch, e.tx, e.event_id) <= (0, '0'::xid8, $2::uuid) or e.epoch > (select max(p.epoch) from audit.epoch p)
-  or e.epoch = (select max(p.epoch) from audit.epoch p) and e.tx >= pg_snapshot_xmax(pg_current_snapshot()))
+  or e.epoch = (select max(p.epoch) from audit.epoch p) and e.tx >= pg_snapshot_xmax(pg_current_snapshot())`+nulls+`)
  order by e.epoch, e.tx, e.event_id limit $3`, c.log.Epoch, noID, maxNowhere)
 	if err != nil {
 		return postgres.Unavailable(err)
@@ -622,7 +666,7 @@ func (c *check) mapTables(ctx context.Context) error {
 	if !c.v.Map.Whole() || c.v.Tree.End != c.log.Size {
 		return nil
 	}
-	rows, err := c.s.main().Query(ctx, `select bucket, key, n, head from audit.patient_head where epoch = $1 order by bucket, key`, c.log.Epoch)
+	rows, err := c.s.main().Query(ctx, `select coalesce(bucket, -1), key, coalesce(n, -1), head from audit.patient_head where epoch = $1 order by bucket, key`, c.log.Epoch)
 	if err != nil {
 		return postgres.Unavailable(err)
 	}
@@ -632,7 +676,10 @@ func (c *check) mapTables(ctx context.Context) error {
 	count := map[int]int{}
 	_, err = pgx.ForEachRow(rows, []any{&bucket, &key, &n, &chain}, func() error {
 		seen++
-		heads := c.v.Map.Bucket(bucket)
+		var heads []audit.PatientHead
+		if bucket >= 0 && bucket < audit.MapBuckets {
+			heads = c.v.Map.Bucket(bucket)
+		}
 		i := slices.IndexFunc(heads, func(h audit.PatientHead) bool { return string(h.Key[:]) == string(key) })
 		count[bucket]++
 		if i < 0 || heads[i].Count != n || string(heads[i].Head[:]) != string(chain) {
