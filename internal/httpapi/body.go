@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -18,12 +20,12 @@ var (
 	errJSON      = errors.New("not one JSON value")
 	errDepth     = errors.New("nested too deeply")
 	errDuplicate = errors.New("a key is given twice")
-	errText      = errors.New("text with control or direction characters, or not UTF-8")
+	errText      = errors.New("text with control or direction characters, or not Unicode")
 )
 
 // checkJSON reports an error for JSON that two readers could read in two ways
-// (a key given twice, bytes that are not UTF-8, something after the value), that
-// nests deeper than 32, or whose text is foul.
+// (a key given twice, bytes that are not UTF-8, half a surrogate pair, something
+// after the value), that nests deeper than 32, or whose text is foul.
 func checkJSON(data []byte) error {
 	if !utf8.Valid(data) {
 		return errText
@@ -36,7 +38,37 @@ func checkJSON(data []byte) error {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return errJSON
 	}
+	if halved(data) {
+		return errText
+	}
 	return nil
+}
+
+// halved reports whether JSON that reads has an escape of half a surrogate pair.
+// The decoder would put another character in its place, and not say so.
+func halved(data []byte) bool {
+	unit := func(i int) rune {
+		if i+6 > len(data) || data[i] != '\\' || data[i+1] != 'u' {
+			return -1
+		}
+		n, err := strconv.ParseUint(string(data[i+2:i+6]), 16, 16)
+		if err != nil {
+			return -1
+		}
+		return rune(n)
+	}
+	for i := bytes.IndexByte(data, '\\'); i >= 0 && i < len(data); i++ {
+		switch first := unit(i); {
+		case data[i] != '\\':
+		case !utf16.IsSurrogate(first):
+			i++ // what is escaped may be a backslash
+		case utf16.DecodeRune(first, unit(i+6)) == utf8.RuneError:
+			return true
+		default:
+			i += 11
+		}
+	}
+	return false
 }
 
 func checkValue(d *json.Decoder, depth int) error {

@@ -55,6 +55,12 @@ func TestBodies(t *testing.T) {
 	}{
 		{"good", `{"text":"hello"}`, 200, `{"text":"hello"}`},
 		{"joiners are text", `{"text":"` + "\u200d\u200c" + `ab"}`, 200, "ab"},
+		{"a pair of surrogates is one character", `{"text":"a\ud83d\ude00"}`, 200, "a\U0001F600"},
+		{"an escaped backslash is no escape", `{"text":"a\\ud83d"}`, 200, `a\\ud83d`},
+		{"the first half of a pair", `{"text":"a\ud83d"}`, 422, "The body cannot be read."},
+		{"the first half of a pair, and a character", `{"text":"a\ud83d\u0062"}`, 422, "The body cannot be read."},
+		{"the second half of a pair", `{"text":"a\uDE00b"}`, 422, "The body cannot be read."},
+		{"half a pair in a key", `{"text":"ab","\ud83d":1}`, 422, "The body cannot be read."},
 		{"empty", ``, 422, `"code":"invalid"`},
 		{"not JSON", mark, 422, "The body cannot be read."},
 		{"half", `{"text":"` + mark, 422, "The body cannot be read."},
