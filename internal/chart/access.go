@@ -4,12 +4,10 @@ package chart
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/envelope"
 	"github.com/medirecord/medirecord/internal/gate"
 	"github.com/medirecord/medirecord/internal/med"
@@ -95,16 +93,14 @@ func (s *Service) notOwnRecord(ctx context.Context, tx pgx.Tx, id med.PatientID)
 func (s *Service) accessEvents(ctx context.Context, in *entered, rows []pgdb.PatientEventsRow) ([]med.AccessEvent, error) {
 	out := make([]med.AccessEvent, 0, len(rows))
 	for _, r := range rows {
-		d, err := audit.ParseDetail(r.Detail)
-		if err != nil {
-			return nil, med.Internal.Because(err).Coded("integrity")
-		}
+		d, _ := s.detail(ctx, r.EventID, r.Detail, nil)
 		e := med.AccessEvent{
 			ID: med.EventID(r.EventID), Timestamp: r.OccurredAt.UTC(), Actor: r.ActorSubject, Action: r.Action,
 			Resource: r.ResourceType + "/" + r.ResourceID, Outcome: r.Outcome, BreakGlass: r.BreakGlass,
 			Clear: d.Clear, Masked: d.Masked, Hidden: d.Hidden, Changed: d.Changed,
 		}
 		if d.BreakGlass != nil && len(d.BreakGlass.Sealed) > 0 {
+			var err error
 			if e.Reason, err = s.openReason(ctx, in, e.ID, d.BreakGlass.Sealed); err != nil {
 				return nil, err
 			}
@@ -114,12 +110,13 @@ func (s *Service) accessEvents(ctx context.Context, in *entered, rows []pgdb.Pat
 	return out, nil
 }
 
-// openReason opens a break-glass reason under the audit key of the caller's
-// practice. Of an access to another practice's patient the reason is theirs to
-// read, and stays closed.
+// openReason opens what was written about broken glass under the audit key of the
+// caller's practice. Of an access to another practice's patient the reason is
+// theirs to read, and stays closed; so does what was never sealed, which must not
+// keep the entries around it from being read.
 func (s *Service) openReason(ctx context.Context, in *entered, event med.EventID, sealed []byte) (med.PHI, error) {
 	text, err := s.openText(ctx, in, in.caller.Practice, event, sealed)
-	if errors.Is(err, envelope.ErrOpen) {
+	if code := med.CodeOf(err); code == "integrity" || code == "key_missing" {
 		return "", nil
 	}
 	return text, err

@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/gate"
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/postgres"
@@ -58,10 +57,7 @@ func (s *Service) readAccesses(ctx context.Context, in *entered, id med.PatientI
 	in.entry.Detail.Counts = map[string]int{"entries": len(page.Rows)}
 	out := make([]med.Access, 0, len(page.Rows))
 	for i := range page.Rows {
-		d, err := audit.ParseDetail(page.Rows[i].Detail)
-		if err != nil {
-			return nil, "", med.Internal.Because(err).Coded("integrity")
-		}
+		d, _ := s.detail(ctx, page.Rows[i].EventID, page.Rows[i].Detail, nil)
 		out = append(out, told(in.caller, self, &page.Rows[i], &d))
 	}
 	next, err := s.nextOfTrail(ctx, in, list, page)

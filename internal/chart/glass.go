@@ -320,7 +320,7 @@ func (s *Service) glassOf(ctx context.Context, in *entered, r pgdb.GrantRow) (*m
 	reads := in.ruling.Decisions[med.RelationSamePractice].Allow && g.Practice == in.caller.Practice
 	var err error
 	if reads {
-		if g.Reason, err = s.openText(ctx, in, g.Practice, med.EventID(r.EventID), r.Reason); err != nil {
+		if g.Reason, err = s.openReason(ctx, in, med.EventID(r.EventID), r.Reason); err != nil {
 			return nil, err
 		}
 	}
@@ -329,7 +329,7 @@ func (s *Service) glassOf(ctx context.Context, in *entered, r pgdb.GrantRow) (*m
 		_, by, _ := strings.Cut(text(r.Reviewer), "\x1f")
 		g.Review = med.GlassReview{State: med.ReviewDone, By: by, At: r.ReviewedAt.UTC(), Verdict: text(r.Verdict)}
 		if reads {
-			g.Review.Note, err = s.openText(ctx, in, g.Practice, med.EventID(text(r.ReviewEvent)), r.Note)
+			g.Review.Note, err = s.openReason(ctx, in, med.EventID(text(r.ReviewEvent)), r.Note)
 		}
 	case s.now().After(g.OpenedAt.Add(med.ReviewTime)):
 		g.Review.State = med.ReviewOverdue

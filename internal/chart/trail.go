@@ -4,6 +4,7 @@ package chart
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -160,17 +161,29 @@ func (s *Service) nextOfTrail(ctx context.Context, in *entered, l listing, page 
 	return s.cursor(ctx, in, l, place{page.Until.UnixMilli(), page.Before})
 }
 
-func trailEntry(ctx context.Context, open *reasons, r *postgres.TrailRow) (med.TrailEntry, error) {
-	d, err := audit.ParseDetail(r.Detail)
-	if err != nil {
-		return med.TrailEntry{}, med.Internal.Because(err).Coded("integrity")
+// unreadable is the code of an entry whose detail is none of ours.
+const unreadable = "unreadable"
+
+// detail reads the stored detail of an entry, and says what its code is. One that
+// does not read was written past this program: the entry is told without it, for
+// nothing that is in the trail may keep others from being read.
+func (s *Service) detail(ctx context.Context, event, stored string, code *string) (audit.Detail, string) {
+	d, err := audit.ParseDetail(stored)
+	if err == nil {
+		return d, text(code)
 	}
-	e := med.TrailEntry{
+	s.log.ErrorContext(ctx, "ALERT an entry of the trail was written by none of ours", slog.String("event", event))
+	return audit.Detail{}, unreadable
+}
+
+func trailEntry(ctx context.Context, open *reasons, r *postgres.TrailRow) (e med.TrailEntry, err error) {
+	d, code := open.s.detail(ctx, r.EventID, r.Detail, r.Code)
+	e = med.TrailEntry{
 		ID: med.EventID(r.EventID), Parent: med.EventID(text(r.ParentID)), OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(),
 		Issuer: r.ActorIssuer, Subject: r.ActorSubject, Roles: d.Roles, Practice: med.PracticeID(text(r.ActorPractice)),
 		Session: d.Session, OnBehalfOf: d.OnBehalfOf, MFA: d.MFA, Action: r.Action, ResourceType: r.ResourceType, ResourceID: r.ResourceID,
 		Patient: med.PatientID(text(r.PatientID)), Clear: d.Clear, Masked: d.Masked, Hidden: d.Hidden, Changed: d.Changed,
-		Outcome: r.Outcome, Code: text(r.Code), Purpose: d.Purpose, Revision: d.Revision,
+		Outcome: r.Outcome, Code: code, Purpose: d.Purpose, Revision: d.Revision,
 		Origin: med.Origin{IP: d.IP, UserAgent: d.UserAgent, Origin: d.Origin, RequestID: d.RequestID, ClientID: d.ClientID, TraceID: d.TraceID},
 	}
 	if g := d.BreakGlass; g != nil {

@@ -93,3 +93,29 @@ func TestTheSweepFindsManifestsThatTheTrailDidNotTellOfLast(t *testing.T) {
 		})
 	}
 }
+
+// Who has taken over the API adds an entry that is no JSON, and cannot be removed:
+// the charts are compared all the same, and the one it is about is in doubt.
+func TestTheSweepGetsPastAnEntryThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	super := s.DB.Super(t)
+	m := worker(t, s, "worker", 0)
+	for _, p := range []med.PatientID{"ann", "bob"} {
+		put(t, s, medtest.North, p)
+	}
+	put(t, s, medtest.South, "dee")
+	t.Cleanup(func() { // before the trail is checked
+		medtest.Exec(t, super, `alter table audit.event disable trigger no_change`)
+		medtest.Exec(t, super, `delete from audit.event where actor_subject = 'mallory'`)
+	})
+	medtest.Exec(t, s.DB.As(t, "trail"), `
+insert into audit.event (event_id, occurred_at, actor_issuer, actor_subject, patient_id, patient_practice, action, resource_type, resource_id,
+                         outcome, break_glass, detail, nonce, version)
+values (gen_random_uuid(), clock_timestamp(), 'https://evil.invalid', 'mallory', 'ann', 'north', 'read', 'patient', 'ann', 'denied', false,
+        'no JSON "manifest":"', decode(repeat('00', 16), 'hex'), 1)`)
+	medtest.Exec(t, super, `update medirecord.manifest set sealed = sealed || '\x00' where patient_id in ('bob', 'dee')`)
+	if got := swept(t, s, m); got != "ann bob dee" {
+		t.Errorf("got alarms about %q, want ann, whose last entry does not read, bob and dee", got)
+	}
+}

@@ -180,6 +180,8 @@ func writingTheTrail(t *testing.T, w *world) {
 		{name: "the trail dates an entry forward", as: "trail", sql: entry("occurred_at = now() + interval '2 minutes'"), want: refused()},
 		{name: "the trail says when it was recorded", as: "trail", sql: entry("recorded_at = now()"), want: refused()},
 		{name: "the trail says in which transaction", as: "trail", sql: entry("tx = '1'::xid8"), want: refused()},
+		{name: "the trail writes what nobody could read", as: "trail", sql: entry("detail = repeat('x', 65537)"), want: refused("23514")},
+		{name: "the trail writes a name that nobody has", as: "trail", sql: entry("actor_subject = repeat('x', 9999)"), want: refused("23514")},
 		{name: "the trail copies in", as: "trail", sql: `copy audit.event (event_id) from stdin`, want: refused("0A000", "42501")},
 		{name: "the trail writes into a partition", as: "trail", sql: `do $$ begin execute 'insert into ' || (select max(relid::regclass::text) from pg_partition_tree('audit.event') where isleaf) || ' default values'; end $$`, want: refused()},
 		{name: "the trail reads patients", as: "trail", with: north1, sql: `select * from medirecord.patient`, want: refused()},

@@ -342,7 +342,7 @@ func TestACompromisedAPIIsSeen(t *testing.T) {
 		good := c.entry(alice, r)
 		good.Parent = e.ID
 		e.Actor.Subject = strings.Repeat("x", 3<<10)
-		e.ContextNonce, e.ContextMAC = strings.Repeat("n", 1<<20), r.MAC
+		e.ContextNonce, e.ContextMAC = strings.Repeat("n", 4<<10), r.MAC
 		c.write(t, e)
 		c.write(t, good)
 	})
