@@ -337,8 +337,8 @@ select count(*), count(*) filter (where c.relrowsecurity and c.relforcerowsecuri
   from pg_partition_tree('audit.event') p join pg_class c on c.oid = p.relid where isleaf`)
 		return n, closed
 	}
-	t.Run("though somebody who only serves holds the lock of that name", func(t *testing.T) {
-		evil := w.session(t, "app")
+	t.Run("though somebody else holds the lock of that name", func(t *testing.T) {
+		evil := w.session(t, "auditor")
 		if _, _, err := evil.run(t.Context(), `select pg_advisory_lock(hashtext('audit.make_partitions')), pg_advisory_lock(n) from generate_series(1, 9) n`); err != nil {
 			t.Fatal(err)
 		}

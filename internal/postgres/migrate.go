@@ -88,8 +88,29 @@ func Bootstrap(ctx context.Context, conn *pgx.Conn, databases ...string) error {
 				return fmt.Errorf("granting on database %s: %w", name, err)
 			}
 		}
+		if err := bootstrapDatabase(ctx, conn, name); err != nil {
+			return fmt.Errorf("granting in database %s: %w", name, err)
+		}
 	}
 	return nil
+}
+
+// bootstrapDatabase takes from everybody what a database comes with, over a
+// connection to it.
+func bootstrapDatabase(ctx context.Context, conn *pgx.Conn, name string) error {
+	text, err := migrations.ReadFile("migrations/bootstrap_database.sql")
+	if err != nil {
+		return err
+	}
+	cfg := conn.Config()
+	cfg.Database = name
+	inside, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = inside.Close(context.WithoutCancel(ctx)) }()
+	_, err = inside.Exec(ctx, string(text))
+	return err
 }
 
 // SetPassword sets the password of one of our login roles.

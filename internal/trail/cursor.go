@@ -50,8 +50,12 @@ func (r *Reader) Lead(ctx context.Context, name string, fromNow bool) (*Cursor, 
 }
 
 func (c *Cursor) take(ctx context.Context, fromNow bool) error {
-	var mine bool
-	if err := c.conn.QueryRow(ctx, `select pg_try_advisory_lock($1, hashtext($2))`, cursorLock, c.name).Scan(&mine); err != nil {
+	var number int32
+	if err := c.conn.QueryRow(ctx, `select hashtext($1)`, c.name).Scan(&number); err != nil {
+		return err
+	}
+	mine, err := postgres.Lead(ctx, c.conn, cursorLock, number)
+	if err != nil {
 		return err
 	}
 	if !mine {
@@ -64,7 +68,7 @@ select $1, p.epoch, case when $2 then coalesce((select b.first_index + b.n from 
 on conflict (name) do nothing`, c.name, fromNow); err != nil {
 		return err
 	}
-	err := c.conn.QueryRow(ctx, `select epoch, next_index from audit.sink where name = $1`, c.name).Scan(&c.Epoch, &c.Next)
+	err = c.conn.QueryRow(ctx, `select epoch, next_index from audit.sink where name = $1`, c.name).Scan(&c.Epoch, &c.Next)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return ErrNoLog
 	}

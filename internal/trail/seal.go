@@ -191,9 +191,9 @@ func (s *Sealer) lead(ctx context.Context) error {
 		_ = conn.Conn().Close(end)
 		conn.Release()
 	}()
-	var ours bool
-	if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, sealLock).Scan(&ours); err != nil {
-		return postgres.Unavailable(err)
+	ours, err := postgres.LeadBy(ctx, conn.Conn(), sealLock)
+	if err != nil {
+		return err
 	}
 	if !ours {
 		return errNotLeader

@@ -149,9 +149,9 @@ func (m *Minted) lead(ctx context.Context) error {
 		_ = conn.Conn().Close(end)
 		conn.Release()
 	}()
-	var ours bool
-	if err := conn.QueryRow(ctx, `select pg_try_advisory_lock($1)`, watchLock).Scan(&ours); err != nil {
-		return postgres.Unavailable(err)
+	ours, err := postgres.LeadBy(ctx, conn.Conn(), watchLock)
+	if err != nil {
+		return err
 	}
 	if !ours { // another watches, and tells of its lag
 		m.upToNow.Store(m.cfg.Now().UnixMilli())
