@@ -23,46 +23,63 @@ const templates = 20
 
 // crud measures the record API as the public benchmarks of FHIR servers do:
 // each virtual user creates, reads, updates and deletes a patient and four
-// records, in equal parts, again and again; first with few patients in the
-// database, then with many. Those are copies of charts that were made over
+// records, in equal parts, again and again; with few patients in the database
+// and with many, on a server each, turn by turn, so that what else the machine
+// does falls on both. Those patients are copies of charts that were made over
 // HTTP, with keys, manifests and blind indexes of their own, so that tables and
 // indexes are as large as they would be; what is measured is never a copy.
 func crud(ctx context.Context, b *bench, r *result) error {
-	s, err := b.start(ctx, 2)
-	if err != nil {
-		return err
-	}
-	defer s.stop()
-	u := newUsers(s, b.users)
-	for range templates {
-		if err := u.chart(ctx, nil, false); err != nil {
-			return fmt.Errorf("making the first charts: %w", err)
-		}
-	}
-	var at []crudLoad
+	var towns []*town
 	for _, n := range b.patients {
-		if err := b.fill(ctx, s, n); err != nil {
-			return err
-		}
-		l, err := u.measure(ctx, b, n)
+		s, err := b.start(ctx, 2)
 		if err != nil {
 			return err
 		}
-		at = append(at, *l)
+		defer s.stop()
+		t := &town{users: newUsers(s, b.users), load: crudLoad{patients: n, took: map[string][]time.Duration{}, spent: usage{}}}
+		for range templates {
+			if err := t.users.chart(ctx, nil, false); err != nil {
+				return fmt.Errorf("making the first charts: %w", err)
+			}
+		}
+		if err := b.fill(ctx, s, n); err != nil {
+			return err
+		}
+		towns = append(towns, t)
+	}
+	for round := range b.rounds {
+		for _, t := range towns {
+			if err := t.users.measure(ctx, b, &t.load, round+1); err != nil {
+				return err
+			}
+		}
+	}
+	var at []crudLoad
+	for _, t := range towns {
+		for _, d := range t.load.took {
+			slices.Sort(d)
+		}
+		at = append(at, t.load)
 	}
 	reportCRUD(r, at, b)
 	return nil
 }
 
-// crudLoad is what one load found, at one size of the database.
+// town is a server with so many patients, and those who work on it.
+type town struct {
+	users *users
+	load  crudLoad
+}
+
+// crudLoad is what the loads found, at one size of the database.
 type crudLoad struct {
-	patients  int
-	requests  int64
-	elapsed   time.Duration
-	took      map[string][]time.Duration // by operation, sorted
-	spent     usage
-	perChart  float64 // bytes on disk of one patient with four records and their versions
-	databases float64 // bytes of both databases before
+	patients int
+	requests int64
+	elapsed  time.Duration
+	took     map[string][]time.Duration // by operation
+	spent    usage
+	charts   int     // made
+	bytes    float64 // that they take on disk
 }
 
 // operations are measured, in this order.
@@ -181,26 +198,24 @@ func (u *users) chart(ctx context.Context, took map[string][]time.Duration, dele
 	return err
 }
 
-// measure lets all users work for the time of a measurement. A request that is
-// refused or fails ends it.
-func (u *users) measure(ctx context.Context, b *bench, n int) (*crudLoad, error) {
-	l := &crudLoad{patients: n, took: map[string][]time.Duration{}, spent: usage{}}
+// measure lets all users work for the time of a measurement, and adds what it
+// finds. A request that is refused or fails ends it.
+func (u *users) measure(ctx context.Context, b *bench, l *crudLoad, round int) error {
 	size, err := u.s.size(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	before, err := u.s.usage(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	own := ownCPU()
+	own, had := ownCPU(), l.requests
 	until, cancel := context.WithTimeout(ctx, time.Duration(b.seconds)*time.Second)
 	defer cancel()
 	var (
-		mu     sync.Mutex
-		first  error
-		charts int
-		group  sync.WaitGroup
+		mu    sync.Mutex
+		first error
+		group sync.WaitGroup
 	)
 	start := time.Now()
 	for range u.n {
@@ -213,7 +228,7 @@ func (u *users) measure(ctx context.Context, b *bench, n int) (*crudLoad, error)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			charts += done
+			l.charts += done
 			for op, d := range took {
 				l.took[op] = append(l.took[op], d...)
 				l.requests += int64(len(d))
@@ -224,26 +239,24 @@ func (u *users) measure(ctx context.Context, b *bench, n int) (*crudLoad, error)
 		})
 	}
 	group.Wait()
-	l.elapsed = time.Since(start)
+	elapsed := time.Since(start)
 	if first != nil {
-		return nil, first
+		return first
 	}
 	after, err := u.s.usage(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	l.elapsed += elapsed
 	l.spent.add(before, after)
-	l.spent["load generator"] = ownCPU() - own
+	l.spent["load generator"] += ownCPU() - own
 	now, err := u.s.size(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	l.databases, l.perChart = size, (now-size)/float64(max(1, charts))
-	for _, d := range l.took {
-		slices.Sort(d)
-	}
-	b.say("%d patients: %.0f requests/s by %d users, %d charts", n, float64(l.requests)/l.elapsed.Seconds(), u.n, charts)
-	return l, nil
+	l.bytes += now - size
+	b.say("round %d of %d: %d patients: %.0f requests/s by %d users", round, b.rounds, l.patients, float64(l.requests-had)/elapsed.Seconds(), u.n)
+	return nil
 }
 
 // size returns the bytes of charts, keys and what finds them; the trail is
@@ -310,7 +323,7 @@ func reportCRUD(r *result, at []crudLoad, b *bench) {
 	for _, l := range at {
 		size := strconv.Itoa(l.patients)
 		r.figure("requests_per_second_"+size, float64(l.requests)/l.elapsed.Seconds(), "1/s", fmt.Sprintf("%d virtual users, %s patients", b.users, size))
-		r.figure("bytes_per_patient_"+size, l.perChart, "B", "on disk: a patient, four records, their versions, manifest, indexes, key; without the trail")
+		r.figure("bytes_per_patient_"+size, l.bytes/float64(max(1, l.charts)), "B", "on disk: a patient, four records, their versions, manifest, indexes, key; without the trail")
 		for _, op := range operations {
 			r.figure(op+"_ms_p50_"+size, ms(quantile(l.took[op], .5)), "ms", "")
 			r.figure(op+"_ms_p99_"+size, ms(quantile(l.took[op], .99)), "ms", "")
