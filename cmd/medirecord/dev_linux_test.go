@@ -448,6 +448,37 @@ func sideBySide(t *testing.T, first, second *devServer) {
 	}
 }
 
+// enrolling lists whom a practice trusts, as it is told and taken back.
+func enrolling(t *testing.T, s *devServer) {
+	t.Helper()
+	on := []string{"--practice", "practice-north", "--data", s.data}
+	practice := func(args ...string) string { return s.must(t, slices.Concat([]string{"practice"}, args, on)...) }
+	if out := practice("sources") + practice("staff", "--json"); out != "" {
+		t.Errorf("of nobody: got %q", out)
+	}
+	practice("trust", "ehr")
+	practice("enroll", "--issuer", "https://id.example", "--subject", "doc 7\n", "ehr", "http://hl7.org/fhir/sid/us-npi|1234567893")
+	const since = `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`
+	for _, c := range []struct{ want, got string }{
+		{`^ehr  ` + since + `\n$`, practice("sources")},
+		{`^\{"source":"ehr","since":"` + since + `"\}\n$`, practice("sources", "--json")},
+		{`^ehr  "http://hl7.org/fhir/sid/us-npi\|1234567893"  "https://id.example"  "doc 7\\n"  ` + since + `\n$`, practice("staff")},
+		{`^\{"source":"ehr","practitioner":"http://hl7.org/fhir/sid/us-npi\|1234567893","issuer":"https://id.example","subject":"doc 7\\n","since":"` + since + `"\}\n$`, practice("staff", "--json")},
+	} {
+		if !regexp.MustCompile(c.want).MatchString(c.got) {
+			t.Errorf("got %q, want %s", c.got, c.want)
+		}
+	}
+	if out := s.must(t, "practice", "sources", "--practice", "practice-south", "--data", s.data); out != "" {
+		t.Errorf("another practice: got %q", out)
+	}
+	practice("dismiss", "ehr", "http://hl7.org/fhir/sid/us-npi|1234567893")
+	practice("distrust", "ehr")
+	if out := practice("sources") + practice("staff"); out != "" {
+		t.Errorf("taken back: got %q", out)
+	}
+}
+
 func practices(t *testing.T, s *devServer) {
 	if got := s.run(t, nil, "practice", "add", "bad id", "--name", "X", "--data", s.data); got.code != 1 || !strings.Contains(got.errs, "practice id") {
 		t.Errorf("a bad id exits %d: %s", got.code, got.errs)
@@ -463,6 +494,7 @@ func practices(t *testing.T, s *devServer) {
 	if !regexp.MustCompile(`(?m)^practice-east +MedCore East +\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ$`).MatchString(out) || strings.Count(out, "\n") != 3 {
 		t.Errorf("got the practices\n%s", out)
 	}
+	enrolling(t, s)
 	if n := row[int](t, s.super(t, "medirecord_keystore"), `select count(*) from keys.practice_key where practice_id = 'practice-east'`); n != 3 {
 		t.Errorf("the new practice has %d keys, want 3", n)
 	}

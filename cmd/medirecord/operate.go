@@ -19,6 +19,8 @@ type practiceCmd struct {
 	Distrust practiceDistrustCmd `cmd:"" help:"Believe it no more."`
 	Enroll   practiceEnrollCmd   `cmd:"" help:"Say which login a source's practitioner is."`
 	Dismiss  practiceDismissCmd  `cmd:"" help:"Say that a practitioner is that login no more."`
+	Sources  practiceSourcesCmd  `cmd:"" help:"List the sources that a practice trusts."`
+	Staff    practiceStaffCmd    `cmd:"" help:"List which practitioners are which logins."`
 }
 
 type practiceAddCmd struct {

@@ -113,6 +113,24 @@ func DismissStaff(ctx context.Context, cfg *Config, practice string, m chart.Sta
 	return enrolling(ctx, cfg, practice, func(d *Door, c med.Caller, id med.PracticeID) error { return d.Chart.DismissStaff(ctx, c, id, m) })
 }
 
+// TrustedSources lists the sources that a practice believes now.
+func TrustedSources(ctx context.Context, cfg *Config, practice string) (out []chart.TrustedSource, err error) {
+	err = enrolling(ctx, cfg, practice, func(d *Door, c med.Caller, id med.PracticeID) (err error) {
+		out, err = d.Chart.TrustedSources(ctx, c, id)
+		return err
+	})
+	return out, err
+}
+
+// EnrolledStaff lists which practitioners are which logins of a practice now.
+func EnrolledStaff(ctx context.Context, cfg *Config, practice string) (out []chart.StaffMember, err error) {
+	err = enrolling(ctx, cfg, practice, func(d *Door, c med.Caller, id med.PracticeID) (err error) {
+		out, err = d.Chart.EnrolledStaff(ctx, c, id)
+		return err
+	})
+	return out, err
+}
+
 func enrolling(ctx context.Context, cfg *Config, practice string, work func(*Door, med.Caller, med.PracticeID) error) error {
 	id, err := med.ParsePracticeID(practice)
 	if err != nil {

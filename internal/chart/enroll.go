@@ -20,6 +20,62 @@ import (
 type StaffMember struct {
 	Source, Practitioner string
 	Issuer, Subject      string
+	Since                time.Time
+}
+
+// TrustedSource is a source of imports that a practice believes.
+type TrustedSource struct {
+	Name  string
+	Since time.Time
+}
+
+// TrustedSources returns the sources that the practice believes now when they
+// say who treats whom, by name. The caller is the operator.
+func (s *Service) TrustedSources(ctx context.Context, c med.Caller, practice med.PracticeID) (out []TrustedSource, err error) {
+	err = s.enrolled(ctx, &c, "list_sources", practice, func(tx pgx.Tx) (int, error) {
+		rows, err := s.db.Q.TrustedSources(ctx, tx, string(practice))
+		for _, r := range rows {
+			out = append(out, TrustedSource{r.Name, r.CreatedAt.UTC()})
+		}
+		return len(rows), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// EnrolledStaff returns which practitioner of which source is which login now, by
+// source and practitioner; of untrusted sources too. The caller is the operator.
+func (s *Service) EnrolledStaff(ctx context.Context, c med.Caller, practice med.PracticeID) (out []StaffMember, err error) {
+	err = s.enrolled(ctx, &c, "list_staff", practice, func(tx pgx.Tx) (int, error) {
+		rows, err := s.db.Q.EnrolledStaff(ctx, tx, string(practice))
+		for _, r := range rows {
+			out = append(out, StaffMember{r.Source, r.Practitioner, r.Issuer, r.Subject, r.CreatedAt.UTC()})
+		}
+		return len(rows), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// enrolled lists whom a practice trusts, with its entry.
+func (s *Service) enrolled(ctx context.Context, c *med.Caller, action string, practice med.PracticeID, list func(pgx.Tx) (int, error)) error {
+	return s.through(ctx, c, action, "", func(in *entered) error {
+		in.entry.ResourceType, in.entry.ResourceID = "practice", string(practice)
+		ruling, err := s.gate.Serve(ctx, c, "practice.enroll", practice)
+		if err != nil {
+			return err
+		}
+		in.note(ruling)
+		return s.db.InTx(ctx, ruling.Context, func(tx pgx.Tx) error {
+			n, err := list(tx)
+			in.entry.Detail.Counts = map[string]int{"entries": n}
+			return err
+		})
+	})
 }
 
 var sourcePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)

@@ -241,6 +241,33 @@ func TestAnImportSaysWhoTreatsOnceItIsTrusted(t *testing.T) {
 	if err := w.Chart.TrustSource(t.Context(), op, medtest.North, "other", true); err == nil {
 		t.Error("the API's own door trusted a source")
 	}
+	sources, err := desk.TrustedSources(t.Context(), op, medtest.North)
+	noError(t, err)
+	staff, err := desk.EnrolledStaff(t.Context(), op, medtest.North)
+	noError(t, err)
+	if len(sources) != 1 || sources[0].Name != "ehr" || len(staff) != 1 || staff[0].Practitioner != doc.Practitioner || staff[0].Subject != doc.Subject {
+		t.Errorf("got %v and %v", sources, staff)
+	}
+	for name, list := range map[string]func(*chart.Service, med.PracticeID) (int, error){
+		"sources": func(d *chart.Service, p med.PracticeID) (int, error) {
+			l, err := d.TrustedSources(t.Context(), op, p)
+			return len(l), err
+		},
+		"staff": func(d *chart.Service, p med.PracticeID) (int, error) {
+			l, err := d.EnrolledStaff(t.Context(), op, p)
+			return len(l), err
+		},
+	} {
+		if n, err := list(desk, medtest.South); n != 0 || err != nil {
+			t.Errorf("%s of another practice: got %d, %v", name, n, err)
+		}
+		if n, err := list(w.Chart, medtest.North); n != 0 || err == nil {
+			t.Errorf("the API's own door listed %d %s", n, name)
+		}
+		if n := count(t, w.DB.Super(t), "audit.event where action = $1 and outcome = 'success'", "list_"+name); n != 2 {
+			t.Errorf("%d entries of lists of %s, want two", n, name)
+		}
+	}
 	if err := desk.TrustSource(t.Context(), op, medtest.North, "api", true); med.KindOf(err) != med.Invalid {
 		t.Errorf("what people write, as a source: got %v", err)
 	}

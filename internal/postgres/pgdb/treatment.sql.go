@@ -108,6 +108,47 @@ func (q *Queries) EnrollStaff(ctx context.Context, db DBTX, arg EnrollStaffParam
 	return err
 }
 
+const enrolledStaff = `-- name: EnrolledStaff :many
+select source, practitioner, issuer, subject, created_at from medirecord.staff
+ where practice_id = $1 and ended_at is null
+ order by source, practitioner
+`
+
+type EnrolledStaffRow struct {
+	Source       string
+	Practitioner string
+	Issuer       string
+	Subject      string
+	CreatedAt    time.Time
+}
+
+// Which practitioners are logins now.
+func (q *Queries) EnrolledStaff(ctx context.Context, db DBTX, practiceID string) ([]EnrolledStaffRow, error) {
+	rows, err := db.Query(ctx, enrolledStaff, practiceID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []EnrolledStaffRow{}
+	for rows.Next() {
+		var i EnrolledStaffRow
+		if err := rows.Scan(
+			&i.Source,
+			&i.Practitioner,
+			&i.Issuer,
+			&i.Subject,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const importTreatments = `-- name: ImportTreatments :exec
 insert into medirecord.treatment as t (id, kind, patient_id, practice_id, practitioner, source, author, valid_from, valid_to, event_id)
 select b.id, b.kind, $1, $2, b.practitioner, $3, $4, b.valid_from, b.valid_to, $5
@@ -394,6 +435,38 @@ func (q *Queries) TrustSource(ctx context.Context, db DBTX, arg TrustSourceParam
 		arg.EventID,
 	)
 	return err
+}
+
+const trustedSources = `-- name: TrustedSources :many
+select name, created_at from medirecord.trusted_source
+ where practice_id = $1 and ended_at is null
+ order by name
+`
+
+type TrustedSourcesRow struct {
+	Name      string
+	CreatedAt time.Time
+}
+
+// Which sources the practice trusts now.
+func (q *Queries) TrustedSources(ctx context.Context, db DBTX, practiceID string) ([]TrustedSourcesRow, error) {
+	rows, err := db.Query(ctx, trustedSources, practiceID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []TrustedSourcesRow{}
+	for rows.Next() {
+		var i TrustedSourcesRow
+		if err := rows.Scan(&i.Name, &i.CreatedAt); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const voidTreatments = `-- name: VoidTreatments :exec

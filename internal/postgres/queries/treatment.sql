@@ -60,3 +60,15 @@ values (@practice_id, @source, @practitioner, @issuer, @subject, @author, @event
 -- name: RemoveStaff :execrows
 update medirecord.staff set ended_at = clock_timestamp(), ended_event = @event_id::uuid
  where practice_id = @practice_id and source = @source and practitioner = @practitioner and ended_at is null;
+
+-- Which sources the practice trusts now.
+-- name: TrustedSources :many
+select name, created_at from medirecord.trusted_source
+ where practice_id = @practice_id and ended_at is null
+ order by name;
+
+-- Which practitioners are logins now.
+-- name: EnrolledStaff :many
+select source, practitioner, issuer, subject, created_at from medirecord.staff
+ where practice_id = @practice_id and ended_at is null
+ order by source, practitioner;
