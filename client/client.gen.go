@@ -3641,7 +3641,7 @@ type RecordWrite struct {
 	// Note Examples: Fasting.
 	Note *string `json:"note,omitempty"`
 
-	// Sensitivity How closed its author wants it: normal, restricted or psychotherapy. It never opens what its codes or its source close.
+	// Sensitivity How closed its author wants it: normal, restricted or psychotherapy. It never opens what its codes or its source close, and only its author lowers it.
 	//
 	// Examples: normal
 	Sensitivity *string `json:"sensitivity,omitempty"`

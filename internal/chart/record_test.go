@@ -227,6 +227,42 @@ func TestPsychotherapyNotesReachTheirAuthor(t *testing.T) {
 	}
 }
 
+// What its author closed opens by their word and nobody else's; anybody may close.
+func TestAMarkIsItsAuthors(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	ann := s.Patient(t, medtest.North, withSource("source-a"))
+	author, other := s.Caller(t, s.Token(t, medtest.Claims{"sub": "dr-a", "roles": []string{"clinician"}, "practice_id": "north"})), s.Caller(t, s.Of(t, med.RoleClinician, medtest.North))
+	made, err := s.Chart.CreateRecord(t.Context(), author, ann, patch("kind", `"observation"`, "note", `"they said"`), med.Once{})
+	noError(t, err)
+	tag := made.Tag
+	for _, step := range []struct {
+		name       string
+		who        med.Caller
+		says, want med.Sensitivity
+	}{
+		{"a colleague closes", other, "restricted", med.SensitivityRestricted},
+		{"and cannot open", other, "normal", med.SensitivityRestricted},
+		{"the author opens", author, "normal", med.SensitivityNormal},
+		{"the author closes", author, "restricted", med.SensitivityRestricted},
+		{"a colleague cannot open", other, "normal", med.SensitivityRestricted},
+		{"nor by taking the mark away", other, "", med.SensitivityRestricted},
+	} {
+		says := `"` + string(step.says) + `"`
+		if step.says == "" {
+			says = `null`
+		}
+		v, err := s.Chart.UpdateRecord(t.Context(), step.who, ann, made.ID, tag, patch("sensitivity", says))
+		noError(t, err)
+		if tag = v.Tag; v.Sensitivity != step.want {
+			t.Errorf("%s: got %s, want %s", step.name, v.Sensitivity, step.want)
+		}
+	}
+	if _, err := s.Chart.ReadRecord(t.Context(), s.Caller(t, s.Of(t, med.RoleNurse, medtest.North)), ann, made.ID); med.KindOf(err) != med.NotFound {
+		t.Errorf("a nurse: got %v", err)
+	}
+}
+
 // The diagnosis line follows the conditions, and tells nothing of sensitive ones;
 // who does not see it does not see that it moved.
 func TestTheDiagnosisFollowsTheConditions(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 // recordDraft is a record on its way to be written: its header, and those of the
 // other fields that change.
 type recordDraft struct {
+	own   bool // who writes is its author
 	head  sealedHeader
 	value *sealedValue // nil: it stays as it is
 	note  *string      // nil: it stays as it is; empty: it goes
@@ -207,16 +208,20 @@ func (d *recordDraft) setValue(raw []byte, gone bool) {
 	}
 }
 
-// mark is what the author says. Of a record with a source it can be raised and
-// not lowered: the source is what it was.
+// mark is what the author says. Others can raise it and not lower it: they would
+// open what somebody else closed. Of a record with a source nobody can: the source
+// is what it was.
 func (d *recordDraft) mark(raw []byte, gone bool) {
 	m := med.SensitivityNormal
 	if !gone && (json.Unmarshal(raw, &m) != nil || !slices.Contains(med.Sensitivities, m)) {
 		d.bad(med.FieldSensitivity, "", "one of normal, restricted, psychotherapy")
 		return
 	}
+	if !d.own {
+		m = med.Strictest(m, d.head.Mark)
+	}
 	if d.head.By == "" {
-		m = med.Strictest(m, d.head.Mark, d.head.Sensitivity)
+		m = med.Strictest(m, d.head.Sensitivity)
 	}
 	d.head.Mark = m
 }

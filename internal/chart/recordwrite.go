@@ -49,7 +49,7 @@ func (s *Service) createRecord(ctx context.Context, in *entered, id med.PatientI
 	if made, err := again.made(ctx, s, in); err != nil || made != "" {
 		return s.recordBefore(ctx, in, id, made, err)
 	}
-	next := &recordDraft{head: sealedHeader{
+	next := &recordDraft{own: true, head: sealedHeader{
 		By: actor(in.caller), At: s.now().UnixMilli(), Author: in.caller.Subject,
 	}}
 	if err := next.apply(p, true); err != nil {
@@ -148,7 +148,7 @@ func (s *Service) nextVersion(ctx context.Context, c med.Caller, id med.PatientI
 			if err := open.changeable(was, seen, p); err != nil {
 				return err
 			}
-			next := &recordDraft{head: *was.head}
+			next := &recordDraft{own: was.own != med.AuthorshipOther, head: *was.head}
 			if err := next.load(open.key, was); err != nil {
 				return s.suspect(ctx, id, err)
 			}

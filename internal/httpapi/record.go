@@ -64,7 +64,7 @@ type recordWrite struct {
 	Effective   effectiveWrite `json:"effective,omitempty" doc:"When the care was, or from when to when."`
 	Value       valueBody      `json:"value,omitempty" doc:"What was found: one of the three, sent as a whole."`
 	Note        string         `json:"note,omitempty" nullable:"true" maxLength:"65536" example:"Fasting."`
-	Sensitivity string         `json:"sensitivity,omitempty" nullable:"true" maxLength:"16" doc:"How closed its author wants it: normal, restricted or psychotherapy. It never opens what its codes or its source close." example:"normal"`
+	Sensitivity string         `json:"sensitivity,omitempty" nullable:"true" maxLength:"16" doc:"How closed its author wants it: normal, restricted or psychotherapy. It never opens what its codes or its source close, and only its author lowers it." example:"normal"`
 }
 
 type codeBody struct {
