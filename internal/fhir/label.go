@@ -38,6 +38,41 @@ func labelsOf(meta val) labels {
 	return l
 }
 
+// labelsWithin reads every label in v: of the resource, of what it contains or
+// bundles, of the document that it points to. What is told of one part of a
+// resource is told of all of it.
+func labelsWithin(v val) labels {
+	l := labelsOf(v.get("meta"))
+	add := func(s med.Sensitivity) { l.sensitivity = med.Strictest(l.sensitivity, s) }
+	for i, end := v.i, v.node().next; i < end; i++ {
+		at := val{v.d, i}
+		switch v.d.name(i) {
+		case "meta":
+			inner := labelsOf(at)
+			l.altered = l.altered || inner.altered
+			add(inner.sensitivity)
+		case "securityLabel": // DocumentReference and its kin
+			for label := range at.items() {
+				if codings := label.get("coding"); codings.present() {
+					label = codings
+				}
+				for coding := range label.items() {
+					s, _ := sensitivity(coding)
+					add(s)
+				}
+			}
+		case "confidentiality": // Composition
+			if at.kind() == jsonString && !slices.Contains(unrestricted, at.str()) {
+				add(med.SensitivityRestricted)
+			}
+		}
+	}
+	return l
+}
+
+// unrestricted are the codes of v3-Confidentiality that restrict nobody of the staff.
+var unrestricted = []string{"N", "L", "M", "U"}
+
 // altered does not ask for the system: a copy that lost it is no less masked.
 func altered(coding val) bool {
 	return slices.Contains(alterations, strings.ToUpper(strings.TrimSpace(coding.get("code").str())))
@@ -54,7 +89,7 @@ func sensitivity(label val) (s med.Sensitivity, says bool) {
 	case code == "PSYTHPN": // v3-ActCode: psychotherapy notes
 		return med.SensitivityPsychotherapy, true
 	case name == "v3-Confidentiality" || name == "Confidentiality" || strings.HasSuffix(system, "2.16.840.1.113883.5.25"):
-		if slices.Contains([]string{"N", "L", "M", "U"}, code) {
+		if slices.Contains(unrestricted, code) {
 			return med.SensitivityNormal, true
 		}
 	}

@@ -65,12 +65,7 @@ func (m *mapper) record(e entry) (med.Record, error) {
 	if e.typ == "Patient" {
 		return med.Record{}, refuse("the resource is a Patient, not a record")
 	}
-	l := labelsOf(v.get("meta"))
-	for c := range v.get("contained").items() {
-		inner := labelsOf(c.get("meta"))
-		l.altered = l.altered || inner.altered
-		l.sensitivity = med.Strictest(l.sensitivity, inner.sensitivity)
-	}
+	l := labelsWithin(v)
 	l.sensitivity = med.Strictest(l.sensitivity, v.listed())
 	if l.altered || m.d.masked(v) {
 		return med.Record{}, errAltered

@@ -327,6 +327,26 @@ func TestSensitivity(t *testing.T) {
 			t.Errorf("%s|%s: got %s, %v; want %s", tt.system, tt.code, r.Sensitivity, err, tt.want)
 		}
 	}
+	for name, tt := range map[string]struct {
+		raw  string
+		want med.Sensitivity
+	}{
+		"a document's":                  {`"resourceType":"DocumentReference","securityLabel":[{"coding":[{"system":"` + confidentiality + `","code":"N"},{"system":"` + confidentiality + `","code":"R"}]}]`, med.SensitivityRestricted},
+		"a document's, normal":          {`"resourceType":"DocumentReference","securityLabel":[{"coding":[{"system":"` + confidentiality + `","code":"N"}]}]`, med.SensitivityNormal},
+		"a document's, in words":        {`"resourceType":"DocumentReference","securityLabel":[{"text":"for the psychiatrist only"}]`, med.SensitivityRestricted},
+		"a psychotherapy document's":    {`"resourceType":"DocumentReference","securityLabel":[{"coding":[{"system":"` + actCode + `","code":"PSYTHPN"}]}]`, med.SensitivityPsychotherapy},
+		"a composition's":               {`"resourceType":"Composition","confidentiality":"V"`, med.SensitivityRestricted},
+		"a composition's, normal":       {`"resourceType":"Composition","confidentiality":"N"`, med.SensitivityNormal},
+		"of what it contains":           {`"resourceType":"Goal","contained":[{"resourceType":"Condition","meta":{"security":[{"system":"` + confidentiality + `","code":"R"}]}}]`, med.SensitivityRestricted},
+		"of what it bundles":            {`"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Condition","meta":{"security":[{"system":"` + confidentiality + `","code":"R"}]}}}]`, med.SensitivityRestricted},
+		"of a document it bundles":      {`"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Composition","confidentiality":"R"}}]`, med.SensitivityRestricted},
+		"no label, but a tag elsewhere": {`"resourceType":"Goal","meta":{"tag":[{"code":"R"}]}`, med.SensitivityNormal},
+	} {
+		r, _, err := fhir.Record([]byte(`{` + tt.raw + `}`))
+		if err != nil || r.Sensitivity != tt.want {
+			t.Errorf("a label %s: got %s, %v; want %s", name, r.Sensitivity, err, tt.want)
+		}
+	}
 	t.Run("the highest label wins", func(t *testing.T) {
 		t.Parallel()
 		raw := `{"resourceType":"Goal","meta":{"security":[{"system":"` + actCode + `","code":"PSYTHPN"},{"system":"` + confidentiality + `","code":"R"},{"system":"` + confidentiality + `","code":"N"}]}}`

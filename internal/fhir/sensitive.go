@@ -50,7 +50,11 @@ var sensitiveCodes = sync.OnceValue(func() map[[2]string]bool {
 // SensitivityOf returns restricted when the code is on a list of sensitive ones,
 // else normal. A code without a system is looked for in each.
 func SensitivityOf(system, code string) med.Sensitivity {
-	system = strings.TrimSuffix(strings.ToLower(strings.TrimSpace(system)), "/")
+	system, _, _ = strings.Cut(strings.ToLower(strings.TrimSpace(system)), "|") // some sources name the version
+	system = strings.TrimSuffix(system, "/")
+	if rest, ok := strings.CutPrefix(system, "https:"); ok {
+		system = "http:" + rest
+	}
 	name, known := systems[system]
 	switch {
 	case code == "" || system != "" && !known:

@@ -36,6 +36,9 @@ func TestSensitivityOfACode(t *testing.T) {
 		{icd, "Z20.828", med.SensitivityNormal},
 		{icd, "Z20.2", med.SensitivityRestricted},
 		{snomed, "86406008", med.SensitivityRestricted},
+		{"https://snomed.info/sct/", "86406008", med.SensitivityRestricted},
+		{snomed + "|http://snomed.info/sct/731000124108", "86406008", med.SensitivityRestricted},
+		{"HTTPS://hl7.org/fhir/sid/icd-10-cm|2026", "B20", med.SensitivityRestricted},
 		{snomed, "864060081", med.SensitivityNormal}, // only ICD-10 is read by its beginning
 		{loinc, "44261-6", med.SensitivityRestricted},
 		{loinc, "4548-4", med.SensitivityNormal},
