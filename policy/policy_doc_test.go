@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -46,6 +48,60 @@ func TestTablesOfThePage(t *testing.T) {
 	}
 	if err := os.WriteFile(page, []byte(before+begin+want+end+after), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The page says what of the policy is in use: the resources that the door and the
+// sidecar's services ask about, and those that wait.
+func TestThePageSaysWhatIsAsked(t *testing.T) {
+	t.Parallel()
+	src, err := policy.Embedded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := policy.Load(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := e.Evaluate(t.Context(), "data.medirecord.permits", map[string]any{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("../internal/chart/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the door's files: %d, %v", len(files), err)
+	}
+	asks := map[string]bool{"practice": true} // by services only, of whom the sidecar asks it
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`gate\.Ask\{[^}]*Resource: "([a-z_]+)"`).FindAllStringSubmatch(string(text), -1) {
+			asks[m[1]] = true
+		}
+	}
+	var asked, waiting []string
+	for _, r := range slices.Sorted(maps.Keys(doc.(map[string]any))) {
+		if asks[r] {
+			asked = append(asked, "`"+r+"`")
+		} else {
+			waiting = append(waiting, "`"+r+"`")
+		}
+	}
+	and := func(words []string) string {
+		last := len(words) - 1
+		return strings.Join(words[:last], ", ") + " and " + words[last]
+	}
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flat := strings.Join(strings.Fields(string(text)), " ")
+	for _, want := range []string{"it says of " + and(asked) + ".", "What it says of " + and(waiting) + " waits for its routes."} {
+		if !strings.Contains(flat, want) {
+			t.Errorf("%s does not say %q", page, want)
+		}
 	}
 }
 
