@@ -261,6 +261,36 @@ func (e GrantBodyReasonCode) Valid() bool {
 	}
 }
 
+// Defines values for LookupInputBodyReasonCode.
+const (
+	LookupInputBodyReasonCodeConsentUnreachable LookupInputBodyReasonCode = "consent_unreachable"
+	LookupInputBodyReasonCodeEmergencyTreatment LookupInputBodyReasonCode = "emergency_treatment"
+	LookupInputBodyReasonCodeOnCallCover        LookupInputBodyReasonCode = "on_call_cover"
+	LookupInputBodyReasonCodeOther              LookupInputBodyReasonCode = "other"
+	LookupInputBodyReasonCodePatientUnconscious LookupInputBodyReasonCode = "patient_unconscious"
+	LookupInputBodyReasonCodeSystemOutage       LookupInputBodyReasonCode = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the LookupInputBodyReasonCode enum.
+func (e LookupInputBodyReasonCode) Valid() bool {
+	switch e {
+	case LookupInputBodyReasonCodeConsentUnreachable:
+		return true
+	case LookupInputBodyReasonCodeEmergencyTreatment:
+		return true
+	case LookupInputBodyReasonCodeOnCallCover:
+		return true
+	case LookupInputBodyReasonCodeOther:
+		return true
+	case LookupInputBodyReasonCodePatientUnconscious:
+		return true
+	case LookupInputBodyReasonCodeSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for MetaIntegrity.
 const (
 	Suspect MetaIntegrity = "suspect"
@@ -1710,6 +1740,63 @@ func (e CreatePatientParamsXAccessReason) Valid() bool {
 	}
 }
 
+// Defines values for LookupPatientsParamsXPurposeOfUse.
+const (
+	LookupPatientsParamsXPurposeOfUseETREAT  LookupPatientsParamsXPurposeOfUse = "ETREAT"
+	LookupPatientsParamsXPurposeOfUseHOPERAT LookupPatientsParamsXPurposeOfUse = "HOPERAT"
+	LookupPatientsParamsXPurposeOfUseHPAYMT  LookupPatientsParamsXPurposeOfUse = "HPAYMT"
+	LookupPatientsParamsXPurposeOfUsePATRQT  LookupPatientsParamsXPurposeOfUse = "PATRQT"
+	LookupPatientsParamsXPurposeOfUseTREAT   LookupPatientsParamsXPurposeOfUse = "TREAT"
+)
+
+// Valid indicates whether the value is a known member of the LookupPatientsParamsXPurposeOfUse enum.
+func (e LookupPatientsParamsXPurposeOfUse) Valid() bool {
+	switch e {
+	case LookupPatientsParamsXPurposeOfUseETREAT:
+		return true
+	case LookupPatientsParamsXPurposeOfUseHOPERAT:
+		return true
+	case LookupPatientsParamsXPurposeOfUseHPAYMT:
+		return true
+	case LookupPatientsParamsXPurposeOfUsePATRQT:
+		return true
+	case LookupPatientsParamsXPurposeOfUseTREAT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LookupPatientsParamsXAccessReason.
+const (
+	LookupPatientsParamsXAccessReasonConsentUnreachable LookupPatientsParamsXAccessReason = "consent_unreachable"
+	LookupPatientsParamsXAccessReasonEmergencyTreatment LookupPatientsParamsXAccessReason = "emergency_treatment"
+	LookupPatientsParamsXAccessReasonOnCallCover        LookupPatientsParamsXAccessReason = "on_call_cover"
+	LookupPatientsParamsXAccessReasonOther              LookupPatientsParamsXAccessReason = "other"
+	LookupPatientsParamsXAccessReasonPatientUnconscious LookupPatientsParamsXAccessReason = "patient_unconscious"
+	LookupPatientsParamsXAccessReasonSystemOutage       LookupPatientsParamsXAccessReason = "system_outage"
+)
+
+// Valid indicates whether the value is a known member of the LookupPatientsParamsXAccessReason enum.
+func (e LookupPatientsParamsXAccessReason) Valid() bool {
+	switch e {
+	case LookupPatientsParamsXAccessReasonConsentUnreachable:
+		return true
+	case LookupPatientsParamsXAccessReasonEmergencyTreatment:
+		return true
+	case LookupPatientsParamsXAccessReasonOnCallCover:
+		return true
+	case LookupPatientsParamsXAccessReasonOther:
+		return true
+	case LookupPatientsParamsXAccessReasonPatientUnconscious:
+		return true
+	case LookupPatientsParamsXAccessReasonSystemOutage:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SearchPatientsParamsXPurposeOfUse.
 const (
 	SearchPatientsParamsXPurposeOfUseETREAT  SearchPatientsParamsXPurposeOfUse = "ETREAT"
@@ -3030,6 +3117,17 @@ type AuditFields struct {
 	Masked  []string  `json:"masked"`
 }
 
+// CandidateBody defines model for CandidateBody.
+type CandidateBody struct {
+	Dob string `json:"dob"`
+
+	// Id What POST /api/v1/break-glass opens.
+	//
+	// Examples: p-001
+	Id   string   `json:"id"`
+	Name NameFull `json:"name"`
+}
+
 // CheckpointBody defines model for CheckpointBody.
 type CheckpointBody struct {
 	// CosignedAt When the witnesses' quorum was in; absent before.
@@ -3209,6 +3307,13 @@ type EnvelopeListTreatmentBody struct {
 	Page *Paging         `json:"page,omitempty"`
 }
 
+// EnvelopeLookupBody defines model for EnvelopeLookupBody.
+type EnvelopeLookupBody struct {
+	Data LookupBody `json:"data"`
+	Meta Meta       `json:"meta"`
+	Page *Paging    `json:"page,omitempty"`
+}
+
 // EnvelopePatientFull defines model for EnvelopePatientFull.
 type EnvelopePatientFull struct {
 	Data PatientFull `json:"data"`
@@ -3336,6 +3441,41 @@ type ListedPatient struct {
 	Id   string    `json:"id"`
 	Name *NameFull `json:"name,omitempty"`
 }
+
+// LookupBody defines model for LookupBody.
+type LookupBody struct {
+	// Candidates Whoever has the name and the birth date; nobody when they are too many.
+	Candidates []CandidateBody `json:"candidates"`
+
+	// TooMany More than three have them: find out more of who it is.
+	TooMany bool `json:"too_many"`
+}
+
+// LookupInputBody defines model for LookupInputBody.
+type LookupInputBody struct {
+	// Dob A whole date, YYYY-MM-DD.
+	//
+	// Examples: 1985-06-15
+	Dob string `json:"dob"`
+
+	// Family Examples: Smith
+	Family string `json:"family"`
+
+	// Reason Why, 10 to 500 characters.
+	//
+	// Examples: Unconscious after a fall, allergies unknown
+	Reason string `json:"reason"`
+
+	// ReasonCode The coded reason.
+	//
+	// Examples: patient_unconscious
+	ReasonCode LookupInputBodyReasonCode `json:"reason_code"`
+}
+
+// LookupInputBodyReasonCode The coded reason.
+//
+// Examples: patient_unconscious
+type LookupInputBodyReasonCode string
 
 // Meta defines model for Meta.
 type Meta struct {
@@ -4382,6 +4522,27 @@ type CreatePatientParamsXPurposeOfUse string
 // CreatePatientParamsXAccessReason defines parameters for CreatePatient.
 type CreatePatientParamsXAccessReason string
 
+// LookupPatientsParams defines parameters for LookupPatients.
+type LookupPatientsParams struct {
+	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
+	XBreakGlassReason *string `json:"X-Break-Glass-Reason,omitempty"`
+
+	// XPurposeOfUse Purpose of use, for the audit entry.
+	XPurposeOfUse *LookupPatientsParamsXPurposeOfUse `json:"X-Purpose-Of-Use,omitempty"`
+
+	// XAccessReason Why the caller looks into the chart of somebody they do not treat. A policy may ask for it; it is kept in the audit entry.
+	XAccessReason *LookupPatientsParamsXAccessReason `json:"X-Access-Reason,omitempty"`
+
+	// Traceparent W3C trace context; its trace id goes into the audit entry.
+	Traceparent *string `json:"traceparent,omitempty"`
+}
+
+// LookupPatientsParamsXPurposeOfUse defines parameters for LookupPatients.
+type LookupPatientsParamsXPurposeOfUse string
+
+// LookupPatientsParamsXAccessReason defines parameters for LookupPatients.
+type LookupPatientsParamsXAccessReason string
+
 // SearchPatientsParams defines parameters for SearchPatients.
 type SearchPatientsParams struct {
 	// XBreakGlassReason Why this is an emergency, 10 to 500 characters. Opens or continues a break-glass grant: all fields, always audited, an officer is paged.
@@ -4853,6 +5014,9 @@ type ReviewBreakGlassJSONRequestBody = ReviewGlassInputBody
 // CreatePatientJSONRequestBody defines body for CreatePatient for application/json ContentType.
 type CreatePatientJSONRequestBody = PatientWrite
 
+// LookupPatientsJSONRequestBody defines body for LookupPatients for application/json ContentType.
+type LookupPatientsJSONRequestBody = LookupInputBody
+
 // SearchPatientsJSONRequestBody defines body for SearchPatients for application/json ContentType.
 type SearchPatientsJSONRequestBody = SearchBody
 
@@ -5118,6 +5282,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/patients (the `CreatePatient` operationId).
 	CreatePatient(ctx context.Context, params *CreatePatientParams, body CreatePatientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LookupPatientsWithBody Look up an unconscious patient
+	//
+	// In an emergency, across practices, by family name and birth date: id, name and birth date of at most three, whatever their practice. Of more it says that they are too many, and shows none. For a clinician with a second factor of the last five minutes, and for the role break_glass. Each lookup is audited and pages an officer of the caller's practice, and each patient shown pages one of theirs; a person has twenty within an hour. What is looked for is recorded nowhere.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/patients/lookup (the `LookupPatients` operationId).
+	LookupPatientsWithBody(ctx context.Context, params *LookupPatientsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LookupPatients Look up an unconscious patient
+	//
+	// In an emergency, across practices, by family name and birth date: id, name and birth date of at most three, whatever their practice. Of more it says that they are too many, and shows none. For a clinician with a second factor of the last five minutes, and for the role break_glass. Each lookup is audited and pages an officer of the caller's practice, and each patient shown pages one of theirs; a person has twenty within an hour. What is looked for is recorded nowhere.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/patients/lookup (the `LookupPatients` operationId).
+	LookupPatients(ctx context.Context, params *LookupPatientsParams, body LookupPatientsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SearchPatientsWithBody Search for a patient
 	//
@@ -5703,6 +5885,44 @@ func (c *Client) CreatePatientWithBody(ctx context.Context, params *CreatePatien
 // Corresponds with POST /api/v1/patients (the `CreatePatient` operationId).
 func (c *Client) CreatePatient(ctx context.Context, params *CreatePatientParams, body CreatePatientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreatePatientRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LookupPatientsWithBody Look up an unconscious patient
+//
+// In an emergency, across practices, by family name and birth date: id, name and birth date of at most three, whatever their practice. Of more it says that they are too many, and shows none. For a clinician with a second factor of the last five minutes, and for the role break_glass. Each lookup is audited and pages an officer of the caller's practice, and each patient shown pages one of theirs; a person has twenty within an hour. What is looked for is recorded nowhere.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/patients/lookup (the `LookupPatients` operationId).
+func (c *Client) LookupPatientsWithBody(ctx context.Context, params *LookupPatientsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLookupPatientsRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LookupPatients Look up an unconscious patient
+//
+// In an emergency, across practices, by family name and birth date: id, name and birth date of at most three, whatever their practice. Of more it says that they are too many, and shows none. For a clinician with a second factor of the last five minutes, and for the role break_glass. Each lookup is audited and pages an officer of the caller's practice, and each patient shown pages one of theirs; a person has twenty within an hour. What is looked for is recorded nowhere.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/patients/lookup (the `LookupPatients` operationId).
+func (c *Client) LookupPatients(ctx context.Context, params *LookupPatientsParams, body LookupPatientsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLookupPatientsRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8056,6 +8276,94 @@ func NewCreatePatientRequestWithBody(server string, params *CreatePatientParams,
 	return req, nil
 }
 
+// NewLookupPatientsRequest calls the generic LookupPatients builder with application/json body
+func NewLookupPatientsRequest(server string, params *LookupPatientsParams, body LookupPatientsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewLookupPatientsRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewLookupPatientsRequestWithBody constructs an http.Request for the LookupPatients method, with any body, and a specified content type
+func NewLookupPatientsRequestWithBody(server string, params *LookupPatientsParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/patients/lookup")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XBreakGlassReason != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Break-Glass-Reason", *params.XBreakGlassReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Break-Glass-Reason", headerParam0)
+		}
+
+		if params.XPurposeOfUse != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Purpose-Of-Use", *params.XPurposeOfUse, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Purpose-Of-Use", headerParam1)
+		}
+
+		if params.XAccessReason != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Access-Reason", *params.XAccessReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Access-Reason", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewSearchPatientsRequest calls the generic SearchPatients builder with application/json body
 func NewSearchPatientsRequest(server string, params *SearchPatientsParams, body SearchPatientsJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -10247,6 +10555,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/patients (the `CreatePatient` operationId).
 	CreatePatientWithResponse(ctx context.Context, params *CreatePatientParams, body CreatePatientJSONRequestBody, reqEditors ...RequestEditorFn) (*CreatePatientResponse, error)
 
+	// LookupPatientsWithBodyWithResponse Look up an unconscious patient
+	//
+	// In an emergency, across practices, by family name and birth date: id, name and birth date of at most three, whatever their practice. Of more it says that they are too many, and shows none. For a clinician with a second factor of the last five minutes, and for the role break_glass. Each lookup is audited and pages an officer of the caller's practice, and each patient shown pages one of theirs; a person has twenty within an hour. What is looked for is recorded nowhere.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/patients/lookup (the `LookupPatients` operationId).
+	LookupPatientsWithBodyWithResponse(ctx context.Context, params *LookupPatientsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LookupPatientsResponse, error)
+
+	// LookupPatientsWithResponse Look up an unconscious patient
+	//
+	// In an emergency, across practices, by family name and birth date: id, name and birth date of at most three, whatever their practice. Of more it says that they are too many, and shows none. For a clinician with a second factor of the last five minutes, and for the role break_glass. Each lookup is audited and pages an officer of the caller's practice, and each patient shown pages one of theirs; a person has twenty within an hour. What is looked for is recorded nowhere.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/patients/lookup (the `LookupPatients` operationId).
+	LookupPatientsWithResponse(ctx context.Context, params *LookupPatientsParams, body LookupPatientsJSONRequestBody, reqEditors ...RequestEditorFn) (*LookupPatientsResponse, error)
+
 	// SearchPatientsWithBodyWithResponse Search for a patient
 	//
 	// An exact search in the caller's practice by one of mrn, ssn, phone, email and member_id, or by family and dob together. Case, accents and punctuation make no difference. In the body, because URLs reach logs; what is searched for is recorded nowhere. Only what the caller may see in clear can be searched by: a nurse does not search by ssn or member_id. At most 50 are shown.
@@ -11424,6 +11750,62 @@ func (r CreatePatientResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CreatePatientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// LookupPatientsResponse200Headers the declared response headers of an HTTP 200 response for LookupPatients
+type LookupPatientsResponse200Headers struct {
+	AuditEventId *string
+	XRequestId   *openapi_types.UUID
+}
+
+type LookupPatientsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EnvelopeLookupBody
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *LookupPatientsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r LookupPatientsResponse) GetJSON200() *EnvelopeLookupBody {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r LookupPatientsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LookupPatientsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LookupPatientsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LookupPatientsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LookupPatientsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12811,6 +13193,36 @@ func (c *ClientWithResponses) CreatePatientWithResponse(ctx context.Context, par
 	return ParseCreatePatientResponse(rsp)
 }
 
+// LookupPatientsWithBodyWithResponse Look up an unconscious patient
+//
+// In an emergency, across practices, by family name and birth date: id, name and birth date of at most three, whatever their practice. Of more it says that they are too many, and shows none. For a clinician with a second factor of the last five minutes, and for the role break_glass. Each lookup is audited and pages an officer of the caller's practice, and each patient shown pages one of theirs; a person has twenty within an hour. What is looked for is recorded nowhere.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/patients/lookup (the `LookupPatients` operationId).
+func (c *ClientWithResponses) LookupPatientsWithBodyWithResponse(ctx context.Context, params *LookupPatientsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LookupPatientsResponse, error) {
+	rsp, err := c.LookupPatientsWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLookupPatientsResponse(rsp)
+}
+
+// LookupPatientsWithResponse Look up an unconscious patient
+//
+// In an emergency, across practices, by family name and birth date: id, name and birth date of at most three, whatever their practice. Of more it says that they are too many, and shows none. For a clinician with a second factor of the last five minutes, and for the role break_glass. Each lookup is audited and pages an officer of the caller's practice, and each patient shown pages one of theirs; a person has twenty within an hour. What is looked for is recorded nowhere.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/patients/lookup (the `LookupPatients` operationId).
+func (c *ClientWithResponses) LookupPatientsWithResponse(ctx context.Context, params *LookupPatientsParams, body LookupPatientsJSONRequestBody, reqEditors ...RequestEditorFn) (*LookupPatientsResponse, error) {
+	rsp, err := c.LookupPatients(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLookupPatientsResponse(rsp)
+}
+
 // SearchPatientsWithBodyWithResponse Search for a patient
 //
 // An exact search in the caller's practice by one of mrn, ssn, phone, email and member_id, or by family and dob together. Case, accents and punctuation make no difference. In the body, because URLs reach logs; what is searched for is recorded nowhere. Only what the caller may see in clear can be searched by: a nurse does not search by ssn or member_id. At most 50 are shown.
@@ -14117,6 +14529,59 @@ func ParseCreatePatientResponse(rsp *http.Response) (*CreatePatientResponse, err
 			headers.XRequestId = &value
 		}
 		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseLookupPatientsResponse parses an HTTP response from a LookupPatientsWithResponse call
+func ParseLookupPatientsResponse(rsp *http.Response) (*LookupPatientsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LookupPatientsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EnvelopeLookupBody
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers LookupPatientsResponse200Headers
+		if values := rsp.Header.Values("Audit-Event-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Audit-Event-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
+			var value openapi_types.UUID
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
+				return nil, err
+			}
+			headers.XRequestId = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil

@@ -89,6 +89,9 @@ permits := {
 		"open": {"nurse": "any_practice_fresh", "clinician": "any_practice_fresh"},
 		# The role in the token and the X-Break-Glass-Reason header.
 		"open_by_header": {"break_glass": "any_practice"},
+		# Who is this person? Id, name and birth date of at most three, in any
+		# practice, by family name and birth date.
+		"lookup": {"clinician": "any_practice_fresh", "break_glass": "any_practice"},
 		"read": {"nurse": "any_practice", "clinician": "any_practice", "break_glass": "any_practice", "admin": "staff", "officer": "staff"},
 		"end": {"nurse": "any_practice", "clinician": "any_practice", "break_glass": "any_practice", "admin": "staff", "officer": "staff"},
 		# Never by who opened it, see section 6.
@@ -342,7 +345,7 @@ notify contains "officer" if grant_used
 notify contains "officer" if {
 	allow
 	input.resource.type == "break_glass"
-	input.action in {"open", "open_by_header"}
+	input.action in {"open", "open_by_header", "lookup"}
 }
 
 default max_rows := 0

@@ -91,6 +91,7 @@ var paperwork = deed{"did paperwork on WHOSE record", "do paperwork on WHOSE rec
 var deeds = map[string]deed{
 	"read":    {"looked at WHOSE record", "look at WHOSE record"},
 	"search":  {"found WHOSE record in a search", "search for WHOSE record"},
+	"lookup":  {"found WHOSE record in an emergency search", "search for WHOSE record in an emergency"},
 	"create":  {"made WHOSE record", "make WHOSE record"},
 	"update":  {"changed WHOSE record", "change WHOSE record"},
 	"delete":  {"deleted WHOSE record", "delete WHOSE record"},

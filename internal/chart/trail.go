@@ -210,11 +210,16 @@ type reasons struct {
 // reason opens what was sealed under the caller's own practice's key: the
 // reason of an access to its patient. Of an access by its people to another
 // practice's patient the reason is theirs to read; of an access to the caller's
-// own record, a patient does not see it.
+// own record, a patient does not see it. Of what is about no patient, a lookup
+// across practices, it is sealed under the key of who asked.
 func (o *reasons) reason(ctx context.Context, r *postgres.TrailRow, sealed []byte) (med.PHI, error) {
 	c := o.in.caller
 	own := c.Patient != "" && text(r.PatientID) == string(c.Patient)
-	if !o.open || own || len(sealed) == 0 || med.PracticeID(text(r.PatientPractice)) != c.Practice {
+	practice := text(r.PatientPractice)
+	if r.PatientID == nil {
+		practice = text(r.ActorPractice)
+	}
+	if !o.open || own || len(sealed) == 0 || med.PracticeID(practice) != c.Practice {
 		return "", nil
 	}
 	return o.s.openReason(ctx, o.in, med.EventID(r.EventID), sealed)

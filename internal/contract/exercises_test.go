@@ -144,6 +144,13 @@ func exercises() map[string]exercise {
 				r.body = marshal(t, emergency("p-nobody"))
 			}},
 		},
+		"lookup-patients": {
+			as: "clinician", opens: true,
+			body: func(_ testing.TB, w *world) any {
+				who := w.people[alice]
+				return map[string]any{"family": who.Name.Family.Reveal(), "dob": who.DOB.Reveal(), "reason_code": "patient_unconscious", "reason": "Unconscious after a fall, no papers"}
+			},
+		},
 		"list-break-glass": {as: "officer", in: func(t testing.TB, w *world) map[string]string {
 			w.grant(t) // so that there is a reason to open
 			return nil

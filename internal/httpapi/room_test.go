@@ -176,6 +176,11 @@ func (w *ward) SearchPatients(_ context.Context, c med.Caller, by string, probe 
 	return &med.PatientPage{Patients: []*med.PatientView{alice()}, Event: eventID}, nil
 }
 
+func (w *ward) LookUp(_ context.Context, c med.Caller, _ med.LookupAsk) (*med.Lookup, error) {
+	w.remember(c)
+	return &med.Lookup{Candidates: []med.Candidate{{ID: "p-001", Name: alice().Name, DOB: alice().DOB}}, Event: eventID}, nil
+}
+
 func (w *ward) CreateRecord(_ context.Context, c med.Caller, _ med.PatientID, p med.Patch, o med.Once) (*med.RecordView, error) {
 	w.remember(c)
 	w.patch, w.once = p, o

@@ -54,6 +54,7 @@ func newRouter(s *Server) (router, error) {
 	s.patientRoutes(&r)
 	s.patientsRoutes(&r)
 	s.searchRoutes(&r)
+	s.lookupRoutes(&r)
 	s.auditRoutes(&r)
 	s.trailRoutes(&r)
 	s.proofRoutes(&r)

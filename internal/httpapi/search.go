@@ -27,9 +27,14 @@ func (s *Server) searchRoutes(r *router) {
 			"a nurse does not search by ssn or member_id. At most 50 are shown.",
 		errors: listErrors,
 	}, s.searchPatients)
-	// The word is no patient's id, whatever the method.
+	s.onlyPost(r, "/api/v1/patients/search")
+}
+
+// onlyPost says of a path below the patients that its last word is no patient's
+// id, whatever the method.
+func (s *Server) onlyPost(r *router, path string) {
 	for _, method := range []string{http.MethodGet, http.MethodPatch, http.MethodDelete} {
-		r.engine.Handle(method, "/api/v1/patients/search", func(c *gin.Context) {
+		r.engine.Handle(method, path, func(c *gin.Context) {
 			c.Header("Allow", http.MethodPost)
 			s.refused(med.MethodNotAllowed)(c)
 		})

@@ -29,6 +29,7 @@ type Chart interface {
 	DeletePatient(ctx context.Context, c med.Caller, id med.PatientID, seen string) (med.EventID, error)
 	ListPatients(ctx context.Context, c med.Caller, p med.Page) (*med.PatientPage, error)
 	SearchPatients(ctx context.Context, c med.Caller, by string, probe med.Patient) (*med.PatientPage, error)
+	LookUp(ctx context.Context, c med.Caller, ask med.LookupAsk) (*med.Lookup, error)
 	RestorePatient(ctx context.Context, c med.Caller, id med.PatientID) (*med.PatientView, error)
 	CreateRecord(ctx context.Context, c med.Caller, id med.PatientID, p med.Patch, o med.Once) (*med.RecordView, error)
 	ReadRecord(ctx context.Context, c med.Caller, id med.PatientID, which med.RecordID) (*med.RecordView, error)

@@ -106,6 +106,10 @@ func (m *Maintenance) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	err = m.cfg.DB.InTx(ctx, list.Context, func(tx pgx.Tx) error { return m.cfg.DB.Q.ForgetLookups(ctx, tx) })
+	if err != nil && ctx.Err() == nil {
+		m.cfg.Log.ErrorContext(ctx, "old lookups not forgotten", slog.Any("error", err))
+	}
 	for _, p := range practices {
 		if err := m.sweepPractice(ctx, &me, p); err != nil {
 			return fmt.Errorf("practice %s: %w", p, err)

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/expirable"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/medirecord/medirecord/internal/envelope"
@@ -196,11 +197,10 @@ func (s *Store) practiceKey(ctx context.Context, tx pgx.Tx, practice med.Practic
 	if err != nil {
 		return nil, err
 	}
-	k, err := envelope.UnwrapPracticeKey(ctx, s.keeper, id, wrapped)
+	k, err := s.unwrapped(ctx, id, wrapped)
 	if err != nil {
 		return nil, err
 	}
-	s.practices.Add(id, k)
 	if version == 0 {
 		s.active.Add(practicePurpose{practice, purpose}, id.Version)
 	}
@@ -226,6 +226,58 @@ func (s *Store) Index(ctx context.Context, signed string, practice med.PracticeI
 		return err
 	})
 	return key, err
+}
+
+// PracticeIndex is the key for blind indexes of one practice.
+type PracticeIndex struct {
+	Practice med.PracticeID
+	Key      *envelope.IndexKey
+}
+
+// Indexes returns every practice's key for blind indexes, in the order of the
+// practices, to who looks for somebody across them.
+func (s *Store) Indexes(ctx context.Context, signed string) ([]PracticeIndex, error) {
+	var rows []keydb.IndexKeysRow
+	err := s.inTx(ctx, signed, func(tx pgx.Tx) (err error) {
+		rows, err = s.q.IndexKeys(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.deadline)
+	defer cancel()
+	out := make([]PracticeIndex, len(rows))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(unwrapsAtOnce)
+	for i, r := range rows {
+		group.Go(func() error {
+			id := envelope.PracticeKeyID{Practice: med.PracticeID(r.PracticeID), Purpose: envelope.PurposeIndex, Version: r.Version}
+			key, err := s.unwrapped(ctx, id, r.Wrapped)
+			if err != nil {
+				return err
+			}
+			out[i].Practice = id.Practice
+			out[i].Key, err = envelope.NewIndexKey(key)
+			return err
+		})
+	}
+	return out, unavailable(group.Wait())
+}
+
+// unwrapsAtOnce is how many keys of different practices are unwrapped at a time.
+const unwrapsAtOnce = 16
+
+// unwrapped returns the practice's key, which is kept for the next who needs it.
+func (s *Store) unwrapped(ctx context.Context, id envelope.PracticeKeyID, wrapped []byte) (*envelope.PracticeKey, error) {
+	if k, ok := s.practices.Get(id); ok {
+		return k, nil
+	}
+	k, err := envelope.UnwrapPracticeKey(ctx, s.keeper, id, wrapped)
+	if err == nil {
+		s.practices.Add(id, k)
+	}
+	return k, err
 }
 
 // Audit returns the practice's key for break-glass reasons: the version asked

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/medirecord/medirecord/internal/envelope"
 	"github.com/medirecord/medirecord/internal/keystore"
 	"github.com/medirecord/medirecord/internal/med"
@@ -224,4 +226,75 @@ func TestTheStoreIsUnhealthyWithoutItsKeeper(t *testing.T) {
 	}
 	k.away.Store(true)
 	wantCode(t, store.Healthy(t.Context()), med.KeysUnavailable, "")
+}
+
+// A lookup across practices has every practice's index key for its question, and
+// for one of those found that patient's: never one with the other, and nobody
+// else either.
+func TestKeysOfALookup(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	id := s.Patient(t, "north", medtest.Alice())
+	other := s.Patient(t, "north", func() med.Patient { p := medtest.Alice(); p.SourceID = "other"; return p }())
+	base := token.Context{
+		Issuer: "https://issuer.example", Subject: "dr", Roles: []string{"clinician"}, Practice: "south", Action: "break_glass.lookup", Session: "s",
+		Grant: "00000000-0000-7000-8000-0000000000dd",
+	}
+	conn, err := pgx.Connect(t.Context(), s.DB.KeysURL("keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	for _, tc := range []struct {
+		name      string
+		change    func(*token.Context)
+		practices string // purposes of north that show
+		patients  string
+	}{
+		{"the question", func(*token.Context) {}, "index", ""},
+		{"who has no practice", func(c *token.Context) { c.Practice, c.Roles = "", []string{"break_glass"} }, "index", ""},
+		{"one found", func(c *token.Context) { c.Patient = string(id) }, "audit index kek", string(id)},
+		{"oneself", func(c *token.Context) { c.Patient, c.Self = string(id), string(id) }, "", ""},
+		{"a nurse", func(c *token.Context) { c.Roles = []string{"nurse"} }, "", ""},
+		{"an officer, an admin", func(c *token.Context) { c.Roles, c.Admin = []string{"officer", "admin"}, true }, "", ""},
+		{"no id", func(c *token.Context) { c.Grant = "" }, "", ""},
+		{"no session", func(c *token.Context) { c.Session = "" }, "", ""},
+		{"a service", func(c *token.Context) { c.Service, c.Roles = "import", []string{"clinician"} }, "", ""},
+		{"another action", func(c *token.Context) { c.Action = "patient.search" }, "", ""},
+		{"a grant that is opened", func(c *token.Context) { c.Action, c.Patient = "break_glass.open", string(id) }, "audit", ""},
+		{"a grant that is opened, without one", func(c *token.Context) { c.Action, c.Patient, c.Grant = "break_glass.open", string(id), "" }, "", ""},
+		{"a grant that is reviewed", func(c *token.Context) { c.Action, c.Roles = "break_glass.review", []string{"officer"} }, "", ""},
+		{"a grant that is ended", func(c *token.Context) { c.Action = "break_glass.end" }, "", ""},
+		{"grants that are read", func(c *token.Context) { c.Action, c.Grant = "break_glass.read", "" }, "", ""},
+		{"a grant and a patient beside it", func(c *token.Context) { c.Action, c.Patient = "break_glass.review", string(id) }, "", ""},
+	} {
+		c := base
+		tc.change(&c)
+		var practices, patients string
+		err := pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(t.Context(), `select set_config('medirecord.ctx', $1, true)`, medtest.Mint(t, c, token.MaxContextTTL)); err != nil {
+				return err
+			}
+			return tx.QueryRow(t.Context(), `select
+				coalesce((select string_agg(purpose, ' ' order by purpose) from keys.practice_key where practice_id = 'north'), ''),
+				coalesce((select string_agg(patient_id, ' ') from keys.patient_key where patient_id in ($1, $2)), '')`, string(id), string(other)).Scan(&practices, &patients)
+		})
+		if err != nil || practices != tc.practices || patients != tc.patients {
+			t.Errorf("%s: got the keys %q and those of %q, %v, want %q and %q", tc.name, practices, patients, err, tc.practices, tc.patients)
+		}
+	}
+	store, _ := opened(t, s, keystore.Config{})
+	all, err := store.Indexes(t.Context(), medtest.Mint(t, base, token.MaxContextTTL))
+	if err != nil || len(all) != 2 || all[0].Practice != "north" || all[1].Practice != "south" {
+		t.Fatalf("got %v, %v, want two practices", all, err)
+	}
+	own, err := s.Keys.Index(t.Context(), reading(t, "north", id), "north")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _ := all[0].Key.Tag("family_dob", "smith")
+	want, _ := own.Tag("family_dob", "smith")
+	if got != want {
+		t.Error("the key of a lookup makes other tags than the practice's own")
+	}
 }

@@ -65,6 +65,28 @@ type GlassPage struct {
 	Event  EventID
 }
 
+// LookupAsk asks in an emergency who, in any practice, has this family name and
+// birth date.
+type LookupAsk struct {
+	Family, DOB PHI
+	ReasonCode  string
+	Reason      PHI
+}
+
+// Candidate is somebody who has them.
+type Candidate struct {
+	ID   PatientID
+	Name Name
+	DOB  PHI
+}
+
+// Lookup is whom a lookup found: at most three. Of more it tells only that.
+type Lookup struct {
+	Candidates []Candidate
+	TooMany    bool
+	Event      EventID
+}
+
 // CheckText returns a reason or note that was sent in a body, trimmed. It
 // reports Invalid, at the pointer, for one that CheckReason would not take.
 func CheckText(pointer string, s PHI) (PHI, error) {

@@ -169,6 +169,7 @@ var questions = []question{
 	{resource: "treatment", action: "end"},
 	{resource: "break_glass", action: "open", forOtherPractice: true},
 	{resource: "break_glass", action: "open_by_header", forOtherPractice: true},
+	{resource: "break_glass", action: "lookup", forOtherPractice: true},
 	{resource: "break_glass", action: "read", forOtherPractice: true, authorship: true},
 	{resource: "break_glass", action: "end", forOtherPractice: true, authorship: true},
 	{resource: "break_glass", action: "review", authorship: true, secondPerson: true},

@@ -167,6 +167,7 @@ func TestAttacks(t *testing.T) {
 		{"writing", writing},
 		{"changing as a person", changing},
 		{"looking for patients", searching},
+		{"looking across practices", lookingAcross},
 		{"records, their versions and manifests", recordsAndManifests},
 		{"writing the trail", writingTheTrail},
 		{"forging a grant", forgingAGrant},
@@ -209,7 +210,7 @@ func all(t *testing.T, w *world, attacks []attack) {
 // tables are all that hold something of a patient, and the practices.
 var tables = []string{
 	"medirecord.patient", "medirecord.record", "medirecord.blind_index", "medirecord.intake", "medirecord.patient_link",
-	"medirecord.break_glass", "medirecord.outbox", "medirecord.disclosure", "medirecord.treatment", "medirecord.trusted_source", "medirecord.staff", "medirecord.idempotency", "medirecord.practice", "audit.event",
+	"medirecord.break_glass", "medirecord.glass_review", "medirecord.lookup", "medirecord.outbox", "medirecord.disclosure", "medirecord.treatment", "medirecord.trusted_source", "medirecord.staff", "medirecord.idempotency", "medirecord.practice", "audit.event",
 }
 
 func withoutAContext(t *testing.T, w *world) {

@@ -178,6 +178,10 @@ func Refused(err error) bool { return hasCode(err, "42501") }
 // Duplicate reports whether a unique constraint refused the row.
 func Duplicate(err error) bool { return hasCode(err, "23505") }
 
+// Exhausted reports whether the database refused because a person has had as many
+// as they may.
+func Exhausted(err error) bool { return hasCode(err, "53400") }
+
 func hasCode(err error, code string) bool {
 	var pe *pgconn.PgError
 	var se *ServerError

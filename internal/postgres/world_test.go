@@ -63,6 +63,9 @@ func newWorld(t testing.TB) *world {
 		($1, 'formerly', 'south-1', 'self', now() - interval '2 days', now() - interval '1 second', 'test', 'test'),
 		($1, 'soon', 'south-1', 'self', now() + interval '1 hour', 'infinity', 'test', 'test')`, issuer)
 	w.grant(t, grant{id: somebodysGrant, subject: "somebody-else", patient: "south-1"})
+	medtest.Exec(t, w.super, `insert into medirecord.glass_review (grant_id, reviewer, verdict, note, event_id) values ($1, 'somebody', 'justified', $2, gen_random_uuid())`,
+		somebodysGrant, []byte(secret("south-1")))
+	medtest.Exec(t, w.super, `insert into medirecord.lookup (id, actor, session, digest, event_id, found) values (gen_random_uuid(), 'somebody', 'x', sha256(''), gen_random_uuid(), '{south-1}')`)
 	medtest.Exec(t, w.super, `insert into medirecord.outbox (id, topic, severity, practice_id, patient_id, event_id, reason_code)
 		values (gen_random_uuid(), 'break_glass', 'P2', 'south', 'south-1', gen_random_uuid(), 'other')`)
 	w.relations(t)
@@ -307,6 +310,8 @@ select md5(string_agg(line, e'\n' order by line collate "C")) from (
   union all select 'grant' || p::text from medirecord.break_glass p
   union all select 'outbox' || p::text from medirecord.outbox p
   union all select 'disclosure' || p::text from medirecord.disclosure p
+  union all select 'review' || p::text from medirecord.glass_review p
+  union all select 'lookup' || p::text from medirecord.lookup p
   union all select 'idempotency' || p::text from medirecord.idempotency p
   union all select 'event' || p::text from audit.event p
   union all select 'step' || p::text from migration.step p

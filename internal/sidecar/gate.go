@@ -127,8 +127,9 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 		return refuse(id, "invalid", "event_id")
 	}
 	opening := q.GetResourceType() == "break_glass" && q.GetAction() == "open"
+	lookingUp := aboutALookup(q)
 	emergency := q.GetEmergency() != nil && slices.Contains(c.Caller.Roles, med.RoleBreakGlass) && !opening
-	if (emergency || opening) && !slices.Contains(med.ReasonCodes, q.GetEmergency().GetReasonCode()) {
+	if (emergency || opening || lookingUp) && !slices.Contains(med.ReasonCodes, q.GetEmergency().GetReasonCode()) {
 		return refuse(id, "invalid", "reason_code")
 	}
 	if q.GetAccessReason() != "" && !slices.Contains(med.ReasonCodes, q.GetAccessReason()) {
@@ -151,6 +152,9 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 	var standing *pb.Grant // that an earlier call opened
 	if q.GetAction() == "read" && (q.GetResourceType() == "patient" || q.GetResourceType() == "record") && !emergency {
 		standing = s.openGrant(c, string(patient), q.GetOver())
+	}
+	if lookingUp {
+		return s.mayLookUp(ctx, id, c, q, patient)
 	}
 	if aboutGrants(q) {
 		return s.mayGrants(ctx, id, c, q)
@@ -216,7 +220,7 @@ func kindAsked(q *pb.May) med.Kind {
 
 // aboutNobody reports whether a question names no patient.
 func aboutNobody(q *pb.May) bool {
-	return aboutThePractice(q) || q.GetPatientId() == "" && aboutGrants(q)
+	return aboutThePractice(q) || q.GetPatientId() == "" && (aboutGrants(q) || aboutALookup(q))
 }
 
 // aboutThePractice reports whether a question is about the caller's whole

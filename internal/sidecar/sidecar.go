@@ -74,6 +74,7 @@ type Service struct {
 	state   *state
 	ledger  *ledger
 	reach   *reach
+	lookups lookups
 	tokens  sync.Map // [32]byte to *remembered
 	ntokens atomic.Int64
 	rulings sync.Map // rulingKey to *ruled

@@ -102,6 +102,36 @@ func (q *Queries) FirstEpoch(ctx context.Context, db DBTX) (int64, error) {
 	return result.RowsAffected(), nil
 }
 
+const indexKeys = `-- name: IndexKeys :many
+select practice_id, version, wrapped from keys.practice_key where purpose = 'index' and state = 'active' order by practice_id
+`
+
+type IndexKeysRow struct {
+	PracticeID string
+	Version    int32
+	Wrapped    []byte
+}
+
+func (q *Queries) IndexKeys(ctx context.Context, db DBTX) ([]IndexKeysRow, error) {
+	rows, err := db.Query(ctx, indexKeys)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []IndexKeysRow{}
+	for rows.Next() {
+		var i IndexKeysRow
+		if err := rows.Scan(&i.PracticeID, &i.Version, &i.Wrapped); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const patientKey = `-- name: PatientKey :one
 select practice_id, kek_version, epoch, wrapped, commitment from keys.patient_key where patient_id = $1 and version = $2
 `

@@ -10,6 +10,9 @@ insert into keys.practice_key (practice_id, purpose, version, wrapped) values (@
 -- name: ActivePracticeKey :one
 select version, wrapped from keys.practice_key where practice_id = @practice_id and purpose = @purpose and state = 'active';
 
+-- name: IndexKeys :many
+select practice_id, version, wrapped from keys.practice_key where purpose = 'index' and state = 'active' order by practice_id;
+
 -- name: PracticeKey :one
 select wrapped from keys.practice_key
  where practice_id = @practice_id and purpose = @purpose and version = @version and state in ('active', 'decrypt_only');
