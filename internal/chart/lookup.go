@@ -111,7 +111,18 @@ func (s *Service) found(ctx context.Context, in *entered, l *lookup) (ids []stri
 		}
 		return err
 	})
-	return ids, many, err
+	return ids, many, s.rated(ctx, in, err)
+}
+
+// rated says of the database's refusal of one lookup more that it is one.
+func (s *Service) rated(ctx context.Context, in *entered, err error) error {
+	if !postgres.Exhausted(err) {
+		return err
+	}
+	s.log.ErrorContext(ctx, "ALERT lookups across practices beyond care", slog.String("event", string(in.entry.ID)), slog.String("actor", in.caller.Subject))
+	e := med.RateLimited.Because(err)
+	e.RetryAfter = 10 * time.Minute
+	return e
 }
 
 // everyTag is what each practice has in its index for the value.
@@ -154,17 +165,11 @@ func (s *Service) ask(ctx context.Context, in *entered, l *lookup, practices []s
 		}
 		return appendTx(ctx, tx, start)
 	})
-	if postgres.Exhausted(err) {
-		s.log.ErrorContext(ctx, "ALERT lookups across practices beyond care", slog.String("event", string(in.entry.ID)), slog.String("actor", in.caller.Subject))
-		e := med.RateLimited.Because(err)
-		e.RetryAfter = 10 * time.Minute
-		return e
-	}
 	if err == nil {
 		s.log.WarnContext(ctx, "LOOKUP ACROSS PRACTICES", slog.String("event", string(in.entry.ID)), slog.String("lookup", l.id),
 			slog.String("actor", in.caller.Subject), slog.String("reason_code", l.ask.ReasonCode))
 	}
-	return err
+	return s.rated(ctx, in, err)
 }
 
 // candidate opens name and birth date of one who was found, as a part of the

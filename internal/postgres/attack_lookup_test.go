@@ -210,13 +210,13 @@ func candidates(t *testing.T, w *world) {
 	// against opens the context's patient against a ticket with the changes.
 	against := func(c caller, changes string) []string {
 		t.Helper()
-		signed, nonce := c.signed(t), ""
+		signed := c.signed(t)
 		s.enter(t, signed)
 		rows, _, err := s.run(t.Context(), `select ctx.fact('nonce')`)
 		if err != nil {
 			t.Fatal(err)
 		}
-		nonce = rows[0][0]
+		nonce := rows[0][0]
 		id := med.NewUUID(time.Now())
 		if _, _, err := trail.run(t.Context(), ticketOf(id, nonce, c, changes)); err != nil {
 			t.Fatal(err)
@@ -344,6 +344,17 @@ func twenty(t *testing.T, w *world) {
 		_, err := s.as(t, changed(asking(clinician("north", "")), func(c *caller) { c.Grant, c.Session = med.NewUUID(time.Now()), med.NewUUID(time.Now()) }), ask(smiths))
 		return err
 	}
+	// Asked at once they do not see each other; answered they do.
+	last := w.session(t, "app")
+	held := changed(asking(clinician("north", "")), func(c *caller) { c.Grant = med.NewUUID(time.Now()) })
+	if _, err := last.as(t, held, `begin; `+ask(smiths)); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if _, err := last.as(t, held, `commit; `+answerOf(smiths)); err == nil || !strings.Contains(err.Error(), "53400") {
+			t.Errorf("one held back: %v", err)
+		}
+	}()
 	for i := range 20 {
 		if err := next(); err != nil {
 			t.Fatalf("lookup %d: %v", i+1, err)
@@ -355,9 +366,9 @@ func twenty(t *testing.T, w *world) {
 	if _, err := s.as(t, changed(asking(clinician("north", "")), func(c *caller) { c.Grant, c.Subject = med.NewUUID(time.Now()), "another" }), ask(smiths)); err != nil {
 		t.Errorf("somebody else: %v", err)
 	}
-	medtest.Exec(t, w.super, `update medirecord.lookup set asked_at = asked_at - interval '1 hour'`)
+	medtest.Exec(t, w.super, `update medirecord.lookup set asked_at = asked_at - interval '1 hour' where id = (select min(id::text)::uuid from medirecord.lookup)`)
 	if err := next(); err != nil {
-		t.Errorf("an hour later: %v", err)
+		t.Errorf("when one was an hour ago: %v", err)
 	}
 }
 

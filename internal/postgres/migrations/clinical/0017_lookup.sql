@@ -105,6 +105,12 @@ select case when count(*) = count(distinct q.practice) and count(*) = count(*) f
 $$;
 revoke all on function medirecord.lookup_digest(text[], bytea[]) from public;
 
+-- lookups_of counts the lookups of a person within the last hour that are committed.
+create function medirecord.lookups_of(who text) returns bigint
+language sql stable parallel safe set search_path = pg_catalog
+as $$ select count(*) from medirecord.lookup l where l.actor = who and l.asked_at > clock_timestamp() - interval '1 hour' $$;
+revoke all on function medirecord.lookups_of(text) from public;
+
 -- ask_lookup puts the question of the context, and pages the officer of the
 -- asker's practice. A person has twenty within an hour; beyond half of them the
 -- page is a P1. It raises 53400 when there are no more.
@@ -115,8 +121,7 @@ declare
   asks record := ctx.lookup();
   before bigint;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('lookup ' || asks.actor, 0)); -- or two would both be the last
-  select count(*) into before from medirecord.lookup l where l.actor = asks.actor and l.asked_at > clock_timestamp() - interval '1 hour';
+  before := medirecord.lookups_of(asks.actor);
   if before >= 20 then
     raise exception 'medirecord: no more lookups within this hour' using errcode = '53400';
   end if;
@@ -155,6 +160,10 @@ begin
   returning l.event_id into call;
   if not found then
     raise exception 'medirecord: this context did not ask this' using errcode = '42501';
+  end if;
+  -- Those that were asked at once did not see each other: now they are committed.
+  if medirecord.lookups_of(asks.actor) > 20 then
+    raise exception 'medirecord: no more lookups within this hour' using errcode = '53400';
   end if;
   if cardinality(whom) > 3 then
     return query select null::text, true;
