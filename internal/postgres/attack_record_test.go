@@ -72,6 +72,10 @@ func recordsAndManifests(t *testing.T, w *world) {
 		{name: "the worker under a person's context", as: "worker", with: north1, sql: `select patient_id from medirecord.manifests('', 10)`, want: refused()},
 		{name: "the worker reads manifests", as: "worker", with: sweep, sql: `select sealed from medirecord.manifest`, want: refused()},
 		{name: "whether another patient's manifest was told of", with: north1, sql: `select medirecord.manifest_told('north', 'north-2')::text`, want: refused()},
+		{name: "an alarm about its patient", with: north1, sql: rolledBack(`insert into medirecord.outbox (id, topic, severity, practice_id, patient_id, event_id, reason_code) values (gen_random_uuid(), 'integrity', 'P1', 'north', 'north-1', gen_random_uuid(), 'manifest')`), want: only("done")},
+		{name: "a whisper in the place of an alarm", with: north1, sql: `insert into medirecord.outbox (id, topic, severity, practice_id, patient_id, event_id, reason_code) values (gen_random_uuid(), 'integrity', 'P4', 'north', 'north-1', gen_random_uuid(), 'manifest')`, want: refused()},
+		{name: "an alarm of something else", with: north1, sql: `insert into medirecord.outbox (id, topic, severity, practice_id, patient_id, event_id, reason_code) values (gen_random_uuid(), 'integrity', 'P1', 'north', 'north-1', gen_random_uuid(), 'nothing')`, want: refused()},
+		{name: "a flag of the watch", with: north1, sql: `insert into medirecord.outbox (id, topic, severity, practice_id, patient_id, event_id, reason_code) values (gen_random_uuid(), 'trail_flag', 'P3', 'north', 'north-1', gen_random_uuid(), 'unknown')`, want: refused()},
 		{name: "a false alarm about another patient", with: north1, sql: `insert into medirecord.outbox (id, topic, severity, practice_id, patient_id, event_id, reason_code) values (gen_random_uuid(), 'integrity', 'P1', 'north', 'north-2', gen_random_uuid(), 'manifest')`, want: refused()},
 	})
 }
