@@ -51,6 +51,11 @@ func state(c *med.Caller, h http.Header) error {
 			return med.Invalid.New("").With(med.FieldError{Pointer: once, Reason: reasonTwice})
 		}
 	}
+	// A blank key is a client's mistake: it would make the same thing twice, and
+	// think that it could not.
+	if keys := h.Values(headerOnce); len(keys) == 1 && keys[0] == "" {
+		return med.Invalid.New("").With(med.FieldError{Pointer: headerOnce, Reason: reasonKey})
+	}
 	if len(reasons) == 1 {
 		c.Emergent, c.Emergency = true, med.PHI(reasons[0])
 	}

@@ -97,6 +97,7 @@ func TestHostileRequests(t *testing.T) {
 		{"a made-up purpose", get("/patients/p-001", "X-Purpose-Of-Use: "+mark+"\r\n"), 422, field("X-Purpose-Of-Use", "not one of the allowed values")},
 		{"a purpose in lower case", get("/patients/p-001", "X-Purpose-Of-Use: treat\r\n"), 422, field("X-Purpose-Of-Use", "not one of the allowed values")},
 		{"a blank purpose", get("/patients/p-001", "X-Purpose-Of-Use:\r\n"), 422, field("X-Purpose-Of-Use", "not one of the allowed values")},
+		{"a blank key", get("/patients/p-001", "Idempotency-Key: \t \r\n"), 422, field("Idempotency-Key", "1 to 255 visible ASCII characters")},
 		{"two tokens", get("/patients/p-001", "Authorization: Bearer other\r\n"), 401, "Valid JWT required."},
 		{"a body on GET", get("/patients/p-001", "Content-Length: 2\r\n") + "{}", 422, "This method takes no body."},
 		{"a chunked body on GET", get("/patients/p-001", "Transfer-Encoding: chunked\r\n") + "2\r\n{}\r\n0\r\n\r\n", 422, "This method takes no body."},

@@ -21,6 +21,7 @@ const (
 	reasonTwice    = "given more than once"
 	reasonNotOneOf = "not one of the allowed values"
 	reasonOther    = "not valid"
+	reasonKey      = "1 to 255 visible ASCII characters"
 	reasonText     = "control or direction characters, or not UTF-8"
 )
 

@@ -85,7 +85,7 @@ var visible = regexp.MustCompile(`^[\x21-\x7e]{0,255}$`)
 // once says that the request is made once, if it has a key.
 func (in OnceInput) once(route string, sent med.PHI) (med.Once, error) {
 	if !visible.MatchString(in.Key) {
-		return med.Once{}, med.Invalid.New("").With(med.FieldError{Pointer: headerOnce, Reason: "1 to 255 visible ASCII characters"})
+		return med.Once{}, med.Invalid.New("").With(med.FieldError{Pointer: headerOnce, Reason: reasonKey})
 	}
 	return med.Once{Key: in.Key, Route: route, Sent: sent}, nil
 }
