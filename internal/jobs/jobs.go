@@ -7,6 +7,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -127,19 +128,7 @@ func (m *Maintenance) sweepPractice(ctx context.Context, me *med.Caller, practic
 	if err := watch.Once(ctx, ruling, practice); err != nil && ctx.Err() == nil {
 		m.cfg.Log.ErrorContext(ctx, "break-glass grants not looked after", slog.String("practice", string(practice)), slog.Any("error", err))
 	}
-	if err := m.forget(ctx, ruling, practice); err != nil && ctx.Err() == nil {
-		m.cfg.Log.ErrorContext(ctx, "old idempotency keys not forgotten", slog.String("practice", string(practice)), slog.Any("error", err))
-	}
-	settled, deleted, err := m.cfg.Keys.Sweep(ctx, ruling.Context, practice, orphanAge, func(id med.PatientID) (there bool, err error) {
-		err = m.cfg.DB.InTx(ctx, ruling.Context, func(tx pgx.Tx) (err error) {
-			there, err = m.cfg.DB.Q.PatientExists(ctx, tx, string(id))
-			return err
-		})
-		return there, err
-	})
-	if settled+deleted > 0 {
-		m.cfg.Log.InfoContext(ctx, "orphan keys swept", slog.String("practice", string(practice)), slog.Int("settled", settled), slog.Int("deleted", deleted))
-	}
+	err = m.tidy(ctx, ruling, practice)
 	// Last, for it may outlive the context, and asks for another by itself.
 	if err := m.manifests(ctx, ruling, practice); err != nil && ctx.Err() == nil {
 		m.cfg.Log.ErrorContext(ctx, "manifests not compared with the trail", slog.String("practice", string(practice)), slog.Any("error", err))
@@ -147,10 +136,40 @@ func (m *Maintenance) sweepPractice(ctx context.Context, me *med.Caller, practic
 	return err
 }
 
-// forget takes away which requests were made once, a day after.
-func (m *Maintenance) forget(ctx context.Context, ruling *med.Ruling, practice med.PracticeID) error {
-	return m.cfg.DB.InTx(ctx, ruling.Context, func(tx pgx.Tx) error {
-		_, err := m.cfg.DB.Q.ForgetOld(ctx, tx, string(practice))
-		return err
+// tidy takes away which requests were made once, a day after, and keys without a
+// patient, and settles keys with one. Its entry is committed with the first, and
+// before the second, which is in another database: what cannot be recorded is not
+// done, and what a crash left undone is counted again by the next sweep.
+func (m *Maintenance) tidy(ctx context.Context, ruling *med.Ruling, practice med.PracticeID) error {
+	orphans, lost := m.cfg.Keys.Orphans(ctx, ruling.Context, practice, orphanAge, func(id med.PatientID) (there bool, err error) {
+		err = m.cfg.DB.InTx(ctx, ruling.Context, func(tx pgx.Tx) (err error) {
+			there, err = m.cfg.DB.Q.PatientExists(ctx, tx, string(id))
+			return err
+		})
+		return there, err
 	})
+	swept := chart.Swept{}
+	for _, o := range orphans {
+		if o.Lives {
+			swept.KeysSettled++
+		} else {
+			swept.KeysDeleted++
+		}
+	}
+	err := m.cfg.DB.InTx(ctx, ruling.Context, func(tx pgx.Tx) error {
+		n, err := m.cfg.DB.Q.ForgetOld(ctx, tx, string(practice))
+		if err != nil {
+			return err
+		}
+		swept.RequestsForgotten = int(n)
+		return chart.RecordSweep(ctx, tx, ruling, practice, m.cfg.Now(), swept)
+	})
+	if err == nil {
+		err = m.cfg.Keys.Sweep(ctx, ruling.Context, orphans)
+	}
+	if err == nil && len(orphans) > 0 {
+		m.cfg.Log.InfoContext(ctx, "orphan keys swept", slog.String("practice", string(practice)),
+			slog.Int("settled", swept.KeysSettled), slog.Int("deleted", swept.KeysDeleted))
+	}
+	return errors.Join(lost, err)
 }

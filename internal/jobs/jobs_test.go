@@ -6,7 +6,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +112,21 @@ func TestTheSweepSettlesAndDeletes(t *testing.T) {
 	if !strings.Contains(log, `"practice":"north","settled":2,"deleted":1`) || !strings.Contains(log, `"practice":"south","settled":1,"deleted":1`) {
 		t.Error("the log does not tell: " + log)
 	}
+	told := func(practice med.PracticeID) (out []string) {
+		for _, e := range s.TrailRows(t) {
+			if e.Action == "sweep" && e.Resource == "practice/"+string(practice) {
+				if e.Actor != "service:worker" || e.Outcome != "success" || e.Patient != "" || e.Parent != "" {
+					t.Errorf("got the entry %+v", e)
+				}
+				n := e.Detail.Counts
+				out = append(out, fmt.Sprintf("%d forgotten, %d settled, %d deleted", n["requests_forgotten"], n["keys_settled"], n["keys_deleted"]))
+			}
+		}
+		return out
+	}
+	if n, so := told(medtest.North), told(medtest.South); !slices.Equal(n, []string{"0 forgotten, 2 settled, 1 deleted"}) || !slices.Equal(so, []string{"0 forgotten, 1 settled, 1 deleted"}) {
+		t.Errorf("the trail tells %q and %q", n, so)
+	}
 	// Again, and by two at once: nothing changes.
 	done := make(chan struct{})
 	other := worker(t, s, "worker", time.Hour)
@@ -118,6 +135,9 @@ func TestTheSweepSettlesAndDeletes(t *testing.T) {
 	<-done
 	if got := states(t, s); got != want {
 		t.Errorf("again: got %s\nwant %s", got, want)
+	}
+	if n := told(medtest.North); len(n) != 1 {
+		t.Errorf("sweeps that changed nothing: the trail tells %q", n)
 	}
 	// The patients read as before, the deleted one to whoever may.
 	for _, tc := range []struct {
@@ -279,7 +299,22 @@ func TestTheSweepForgetsOldIdempotencyKeys(t *testing.T) {
 			medtest.Exec(t, super, `update medirecord.idempotency set created_at = now() - interval '25 hours'`)
 		}
 	}
-	worker(t, s, "worker", time.Hour).Once(t.Context())
+	key(t, s, medtest.North, "orphan")
+	medtest.Exec(t, s.DB.SuperKeys(t), `update keys.patient_key set created_at = now() - interval '61 minutes' where patient_id = 'orphan'`)
+	m := worker(t, s, "worker", time.Hour)
+
+	// What cannot be recorded is not done.
+	medtest.Exec(t, super, `create policy nothing on audit.event as restrictive for insert to medirecord_worker with check (action <> 'sweep')`)
+	m.Once(t.Context())
+	var kept int
+	medtest.Scan(t, super, []any{&kept}, `select count(*) from medirecord.idempotency`)
+	if kept != 2 || !strings.Contains(states(t, s), "orphan=pending") || !strings.Contains(s.Log.String(), "orphan keys not swept") {
+		t.Errorf("without the trail: %d keys of requests, and %s", kept, states(t, s))
+	}
+	medtest.Exec(t, super, `drop policy nothing on audit.event`)
+	errors := strings.Count(s.Log.String(), `"level":"ERROR"`)
+
+	m.Once(t.Context())
 	var left int
 	medtest.Scan(t, super, []any{&left}, `select count(*) from medirecord.idempotency where created_at > now() - interval '24 hours'`)
 	var all int
@@ -287,7 +322,12 @@ func TestTheSweepForgetsOldIdempotencyKeys(t *testing.T) {
 	if all != 1 || left != 1 {
 		t.Errorf("%d are left, %d of them young; want the young one", all, left)
 	}
-	if strings.Contains(s.Log.String(), `"level":"ERROR"`) {
+	var told string
+	medtest.Scan(t, super, []any{&told}, `select string_agg(detail, ' ') from audit.event where action = 'sweep'`)
+	if !strings.Contains(told, `"requests_forgotten":1`) || !strings.Contains(told, `"keys_deleted":1`) || strings.Contains(states(t, s), "orphan") {
+		t.Errorf("the trail tells %s of %s", told, states(t, s))
+	}
+	if strings.Count(s.Log.String(), `"level":"ERROR"`) != errors {
 		t.Error("something failed: " + s.Log.String())
 	}
 }

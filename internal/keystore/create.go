@@ -94,38 +94,50 @@ func (s *Store) Settle(ctx context.Context, signed string, id envelope.DEKID) er
 	})
 }
 
-// Sweep settles the practice's pending keys whose patient exists, as lives
-// says, and deletes those that have waited longer than age without one. It
-// returns how many it settled and deleted.
-func (s *Store) Sweep(ctx context.Context, signed string, practice med.PracticeID, age time.Duration,
+// Orphan is a patient's key that is pending, and whether its patient is there.
+type Orphan struct {
+	row   keydb.PendingPatientKeysRow
+	Lives bool
+}
+
+// Orphans returns the practice's keys that have been pending for the age and
+// longer, each with what lives says of its patient. It changes nothing.
+func (s *Store) Orphans(ctx context.Context, signed string, practice med.PracticeID, age time.Duration,
 	lives func(med.PatientID) (bool, error),
-) (settled, deleted int, err error) {
+) ([]Orphan, error) {
 	var pending []keydb.PendingPatientKeysRow
-	err = s.inTx(ctx, signed, func(tx pgx.Tx) error {
+	err := s.inTx(ctx, signed, func(tx pgx.Tx) (err error) {
 		pending, err = s.q.PendingPatientKeys(ctx, tx, keydb.PendingPatientKeysParams{PracticeID: string(practice), AgeSeconds: age.Seconds()})
 		return err
 	})
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	for _, p := range pending {
+	out := make([]Orphan, len(pending))
+	for i, p := range pending {
 		alive, err := lives(med.PatientID(p.PatientID))
 		if err != nil {
-			return settled, deleted, err
+			return nil, err
 		}
-		err = s.inTx(ctx, signed, func(tx pgx.Tx) error {
-			if alive {
-				settled++
-				_, err := s.q.SettlePatientKey(ctx, tx, keydb.SettlePatientKeyParams(p))
-				return err
+		out[i] = Orphan{p, alive}
+	}
+	return out, nil
+}
+
+// Sweep settles the keys whose patient is there, and deletes the others.
+func (s *Store) Sweep(ctx context.Context, signed string, orphans []Orphan) error {
+	for _, o := range orphans {
+		err := s.inTx(ctx, signed, func(tx pgx.Tx) (err error) {
+			if o.Lives {
+				_, err = s.q.SettlePatientKey(ctx, tx, keydb.SettlePatientKeyParams(o.row))
+			} else {
+				_, err = s.q.SweepPatientKey(ctx, tx, keydb.SweepPatientKeyParams(o.row))
 			}
-			deleted++
-			_, err := s.q.SweepPatientKey(ctx, tx, keydb.SweepPatientKeyParams(p))
 			return err
 		})
 		if err != nil {
-			return settled, deleted, err
+			return err
 		}
 	}
-	return settled, deleted, nil
+	return nil
 }
