@@ -35,6 +35,17 @@ func TestSensitivityOfACode(t *testing.T) {
 		{icd, "B2", med.SensitivityNormal}, // shorter than what is listed
 		{icd, "Z20.828", med.SensitivityNormal},
 		{icd, "Z20.2", med.SensitivityRestricted},
+		{icd, "B97.35", med.SensitivityRestricted}, // HIV 2 as the cause of another disease
+		{icd, "B97.34", med.SensitivityNormal},     // HTLV
+		{icd, "Z83.0", med.SensitivityRestricted},
+		{icd, "T43.621A", med.SensitivityRestricted}, // amphetamines
+		{icd, "T43.011A", med.SensitivityNormal},
+		{icd, "Z81.1", med.SensitivityRestricted},
+		{icd, "Z81.2", med.SensitivityNormal}, // tobacco
+		{icd, "Z91.52", med.SensitivityRestricted},
+		{icd, "R45.88", med.SensitivityRestricted},
+		{icd, "F10", med.SensitivityRestricted},
+		{icd, "F19.99", med.SensitivityRestricted},
 		{snomed, "86406008", med.SensitivityRestricted},
 		{"https://snomed.info/sct/", "86406008", med.SensitivityRestricted},
 		{snomed + "|http://snomed.info/sct/731000124108", "86406008", med.SensitivityRestricted},
