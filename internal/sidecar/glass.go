@@ -28,6 +28,9 @@ func (s *Service) mayGrants(ctx context.Context, id uint64, c *token.Claims, q *
 	if named != "" && !med.IsUUID(named) || named == "" && (q.GetAction() == "end" || q.GetAction() == "review") {
 		return refuse(id, "invalid", "grant_id")
 	}
+	if q.GetPatientId() != "" { // of a grant the database knows whose it is: a context that names another patient is for nothing good
+		return refuse(id, "invalid", "patient_id")
+	}
 	engine := s.cfg.Policy()
 	mfa := c.MFAState(s.cfg.Now())
 	said := &pb.Said{Decisions: map[string]*pb.Decision{}}
@@ -53,7 +56,7 @@ func (s *Service) mayGrants(ctx context.Context, id uint64, c *token.Claims, q *
 	}
 	return s.mint(ctx, id, ruling, token.Context{
 		Issuer: c.Caller.Issuer, Subject: c.Caller.Subject, Roles: words(c.Caller.Roles), Practice: c.Caller.Practice,
-		Action: "break_glass." + q.GetAction(), Patient: q.GetPatientId(), Self: string(c.Caller.Patient), Grant: named,
+		Action: "break_glass." + q.GetAction(), Self: string(c.Caller.Patient), Grant: named,
 		Admin:   mfa != med.MFANone && slices.Contains(c.Caller.Roles, med.RoleAdmin),
 		Session: c.Caller.Session,
 	}, q.GetEventId())

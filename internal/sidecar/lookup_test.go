@@ -73,3 +73,22 @@ func TestLookupsAreCounted(t *testing.T) {
 		t.Errorf("an hour later: got %v", a)
 	}
 }
+
+// Whoever reads, ends or reviews grants has no context that names a patient.
+func TestGrantsAreLookedAfterWithoutAPatient(t *testing.T) {
+	t.Parallel()
+	w := start(t, options{})
+	for _, action := range []string{"read", "end", "review"} {
+		ask := func(patient string) *pb.Answer {
+			return w.one(t, &pb.Question{Ask: &pb.Question_May{May: &pb.May{
+				Token: w.of(t, med.RoleOfficer), Action: action, ResourceType: "break_glass", GrantId: med.NewUUID(time.Now()), PatientId: patient,
+			}}})
+		}
+		if c := contextOf(t, w, ask("").GetRuling()); c.Patient != "" || c.Grant == "" {
+			t.Errorf("%s: %+v", action, c)
+		}
+		if a := ask("p-001"); a.GetRefusal().GetCode() != "invalid" {
+			t.Errorf("%s, with a patient: got %v, want a no", action, a)
+		}
+	}
+}
