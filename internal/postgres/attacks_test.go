@@ -220,6 +220,13 @@ func becomingSomebodyElse(t *testing.T, w *world) {
 	all(t, w, attacks)
 }
 
+// idOfNow begins the expression of an id of this very time, as an entry's must
+// be; oneIDOfNow is all of it, and the same each time.
+const (
+	idOfNow    = `(lpad(to_hex(floor(extract(epoch from now()) * 1000)::bigint), 12, '0')`
+	oneIDOfNow = idOfNow + ` || '70008000000000000001')::uuid`
+)
+
 // entry is SQL that adds an entry to the trail as the-clinician of north would
 // for north-1, with some columns set otherwise: `column = expression, ...`.
 func entry(changes string) string {
@@ -228,7 +235,7 @@ func entry(changes string) string {
 		"resource_type", "resource_id", "outcome", "break_glass", "ctx_nonce", "detail", "nonce", "version",
 	}
 	values := map[string]string{
-		"event_id": "gen_random_uuid()", "occurred_at": "now()", "actor_issuer": "'" + issuer + "'", "actor_subject": "'the-clinician'",
+		"event_id": idOfNow + ` || substr(md5(random()::text), 13))::uuid`, "occurred_at": "date_trunc('milliseconds', now())", "actor_issuer": "'" + issuer + "'", "actor_subject": "'the-clinician'",
 		"actor_practice": "'north'", "patient_id": "'north-1'", "patient_practice": "'north'", "action": "'read'", "resource_type": "'patient'",
 		"resource_id": "'north-1'", "outcome": "'success'", "break_glass": "false", "ctx_nonce": "null", "detail": "'{}'", "nonce": "decode(repeat('ab', 16), 'hex')", "version": "1",
 	}

@@ -39,8 +39,11 @@ func (c caller) held(t testing.TB) held {
 
 // ticket is the insert of the entry that opens a strict context, with some of
 // its columns changed, and its id.
-func (h held) ticket(changes string) (id, sql string) {
-	id = med.NewUUID(time.Now())
+func (h held) ticket(changes string) (id, sql string) { return h.ticketAt(time.Now(), changes) }
+
+// ticketAt is one of another time. An id has the time of its entry.
+func (h held) ticketAt(at time.Time, changes string) (id, sql string) {
+	id = med.NewUUID(at)
 	text := func(s string) string {
 		if s == "" {
 			return "null"
@@ -58,11 +61,25 @@ func (h held) ticket(changes string) (id, sql string) {
 			"action", "resource_type", "resource_id", "outcome", "break_glass", "ctx_nonce", "detail", "nonce", "version",
 		},
 		map[string]string{
-			"event_id": text(id), "occurred_at": "clock_timestamp()", "parent_id": anyUUID, "actor_issuer": text(h.Issuer), "actor_subject": text(h.Subject),
+			"event_id": text(id), "occurred_at": text(at.UTC().Format("2006-01-02T15:04:05.000Z")), "parent_id": anyUUID, "actor_issuer": text(h.Issuer), "actor_subject": text(h.Subject),
 			"actor_practice": practice, "patient_id": text(h.Patient), "patient_practice": of, "action": "'read_ticket'", "resource_type": "'patient'",
 			"resource_id": text(h.Patient), "outcome": "'access_granted'", "break_glass": fmt.Sprint(h.Grant != ""), "ctx_nonce": text(h.Nonce),
 			"detail": "'{}'", "nonce": `sha256('x')`, "version": "1",
 		}, "nonce = decode(md5(random()::text), 'hex'); "+changes)
+}
+
+// changedTicket is ticket, or for `occurred -29s` one of then.
+func (h held) changedTicket(t *testing.T, changes string) (id, sql string) {
+	t.Helper()
+	since, ok := strings.CutPrefix(changes, "occurred ")
+	if !ok {
+		return h.ticket(changes)
+	}
+	d, err := time.ParseDuration(since)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h.ticketAt(time.Now().Add(d), "")
 }
 
 // present shows context and ticket to the database, for all the session does.
@@ -132,7 +149,7 @@ func againstATicket(t *testing.T, w *world) {
 		{"a patient, whose ticket says the practice too", self, "patient_practice = 'south'", opened("south-1")},
 		{"a patient by a link", linked, "", opened("south-1")},
 		{"broken glass", glass, "", opened("south-1")},
-		{"29 seconds old", north, "occurred_at = clock_timestamp() - interval '29 seconds'", opened("north-1")},
+		{"29 seconds old", north, "occurred -29s", opened("north-1")},
 
 		{"a clinician of another practice", strictly(clinician("north", "south-1")), "", ""},
 		{"another patient", strictly(patient("north-1", "south-1")), "", ""},
@@ -152,8 +169,8 @@ func againstATicket(t *testing.T, w *world) {
 		{"of no context", north, "ctx_nonce = null", ""},
 		{"shown to the officers of another practice", north, "patient_practice = 'south'", ""},
 		{"of a patient, shown to the officers of another practice", self, "patient_practice = 'north'", ""},
-		{"older than 30 seconds", north, "occurred_at = clock_timestamp() - interval '31 seconds'", ""},
-		{"of later", north, "occurred_at = clock_timestamp() + interval '32 seconds'", ""},
+		{"older than 30 seconds", north, "occurred -31s", ""},
+		{"of later", north, "occurred +32s", ""},
 		{"another action", north, "action = 'read'", ""},
 		{"a denial", north, "outcome = 'denied'", ""},
 		{"a failure", north, "outcome = 'failure'", ""},
@@ -168,7 +185,7 @@ func againstATicket(t *testing.T, w *world) {
 			if got := app.opens(t, h.signed, ""); got != "" {
 				t.Errorf("without a ticket: got %q", got)
 			}
-			id, sql := h.ticket(c.changes)
+			id, sql := h.changedTicket(t, c.changes)
 			if _, _, err := writer.run(t.Context(), sql); err != nil {
 				t.Fatal(err)
 			}
@@ -215,8 +232,9 @@ func againstATicket(t *testing.T, w *world) {
 func ticketsTakenBack(t *testing.T, w *world) {
 	read := `select id from medirecord.patient`
 	north, glass := strictly(clinician("north", "north-1")), strictly(emergency("south-1"))
-	_, write := held{Context: north.Context}.ticket("event_id = '" + myTicket + "'; ctx_nonce = (select ctx.fact('nonce'))")
-	_, broken := held{Context: glass.Context}.ticket("event_id = '" + myTicket + "'; ctx_nonce = (select ctx.fact('nonce'))")
+	now := time.Now()
+	myTicket, write := held{Context: north.Context}.ticketAt(now, "ctx_nonce = (select ctx.fact('nonce'))")
+	_, broken := held{Context: glass.Context}.ticketAt(now, "event_id = '"+myTicket+"'; ctx_nonce = (select ctx.fact('nonce'))")
 	present := `set medirecord.ticket = '` + myTicket + `'; `
 	function := `select patient from medirecord.read_patients(array[current_setting('medirecord.ctx')], array['` + myTicket + `']) where sealed is not null`
 	all(t, w, []attack{
@@ -341,10 +359,10 @@ func strictAccountings(t *testing.T, w *world) {
 		{"of another practice", "actor_practice = 'south'", ""},
 		{"shown to others", "patient_practice = 'south'", ""},
 		{"that cries break-glass", "break_glass = true", ""},
-		{"that is old", "occurred_at = clock_timestamp() - interval '31 seconds'", ""},
+		{"that is old", "occurred -31s", ""},
 	} {
 		h := reads.held(t)
-		id, sql := h.ticket(c.changes)
+		id, sql := h.changedTicket(t, c.changes)
 		if _, _, err := writer.run(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}
@@ -352,7 +370,7 @@ func strictAccountings(t *testing.T, w *world) {
 			t.Errorf("a ticket %s: got %q, want %q", c.name, got, c.want)
 		}
 	}
-	_, write := held{Context: reads.Context}.ticket("event_id = '" + myTicket + "'; ctx_nonce = (select ctx.fact('nonce'))")
+	myTicket, write := held{Context: reads.Context}.ticket("ctx_nonce = (select ctx.fact('nonce'))")
 	all(t, w, []attack{{
 		name: "a ticket that can be taken back", with: &reads,
 		sql: `set medirecord.ticket = '` + myTicket + `'; begin; ` + write + `; select patient_id from medirecord.disclosure`, want: nothing,

@@ -72,10 +72,10 @@ func (r *refusals) flush() {
 	r.seen = map[string]*audit.Entry{}
 	r.mu.Unlock()
 	batch := make([]*audit.Entry, 0, r.trail.cfg.Batch)
-	now := r.trail.cfg.Now().UTC().Truncate(time.Millisecond)
+	now := r.trail.cfg.Now()
 	for _, e := range seen {
 		e.Clean()
-		e.OccurredAt = now
+		e.OccurredAt, e.ID = now.UTC().Truncate(time.Millisecond), med.EventID(med.NewUUID(now)) // an id has the time of its entry
 		if batch = append(batch, e); len(batch) == cap(batch) {
 			r.write(batch)
 			batch = batch[:0]

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/note"
@@ -188,8 +189,9 @@ func TestTheTrailIsSealed(t *testing.T) {
 	t.Parallel()
 	s := newSealing(t)
 	s.append(t, 39)
-	odd := entry("odd") // a writer may give an id any time
-	odd.ID = "00000000-0001-7000-8000-000000000001"
+	odd := entry("odd") // a writer may give any time that the clocks allow
+	odd.OccurredAt = odd.OccurredAt.Add(-9 * time.Minute)
+	odd.ID = med.EventID(med.NewUUID(odd.OccurredAt))
 	if err := s.trail.Append(odd); err != nil {
 		t.Fatal(err)
 	}
