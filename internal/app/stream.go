@@ -75,7 +75,7 @@ func (w *worker) openStreams(ctx context.Context) error {
 	if err := postgres.CheckRole(ctx, cfg.Reader.Pool()); err != nil {
 		return err
 	}
-	cfg.Log, cfg.Now, cfg.Dev = w.log, time.Now, w.cfg.Dev()
+	cfg.Log, cfg.Now, cfg.Dev, cfg.Altered = w.log, time.Now, w.cfg.Dev(), w.altered
 	s, err := stream.New(cfg)
 	if err != nil {
 		return fmt.Errorf("MEDIRECORD_STREAM_FILE: %w", err)

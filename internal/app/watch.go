@@ -34,7 +34,7 @@ func (w *worker) openWatch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.parts = append(w.parts, m.Run)
+	w.parts, w.altered = append(w.parts, m.Run), m.Altered
 	return w.metrics.Register(watchMetrics{m})
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/medirecord/medirecord/internal/jobs"
 	"github.com/medirecord/medirecord/internal/keystore"
 	"github.com/medirecord/medirecord/internal/postgres"
+	"github.com/medirecord/medirecord/internal/trail"
 )
 
 var errBadURL = errors.New("a database URL cannot be read; it must look like postgres://user:password@host/database")
@@ -35,6 +36,7 @@ type worker struct {
 	gate    *gate.Gate
 	parts   []func(context.Context) error // each runs until its context ends
 	closers []func()
+	altered func(context.Context, *trail.Sealed) error // flags a sealed entry that was rewritten
 }
 
 // Worker runs unattended work until the context ends: the trail's partitions

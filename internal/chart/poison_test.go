@@ -5,6 +5,7 @@ package chart_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/medtest"
@@ -26,11 +27,12 @@ func TestAnEntryThatDoesNotReadHidesNoOther(t *testing.T) {
 		``, `[]`, `7`, `no JSON "manifest":"`, `{"roles":7}`, strings.Repeat("[", 9999),
 		`{"break_glass":{"grant":"g","reason_code":"c","sealed":"AAAA"}}`, `{"break_glass":{"sealed":"AX////8AAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}}`,
 	} {
+		now := time.Now().Truncate(time.Millisecond)
 		medtest.Exec(t, writer, `
 insert into audit.event (event_id, occurred_at, actor_issuer, actor_subject, actor_practice, patient_id, patient_practice, action, resource_type, resource_id,
                          outcome, break_glass, detail, nonce, version)
-values (gen_random_uuid(), clock_timestamp(), 'https://evil.invalid', 'mallory', 'north', $1, 'north', 'read', 'patient', $1, 'denied', false, $2,
-        decode(replace(gen_random_uuid()::text, '-', ''), 'hex'), 1)`, string(alice), detail)
+values ($3, $4, 'https://evil.invalid', 'mallory', 'north', $1, 'north', 'read', 'patient', $1, 'denied', false, $2,
+        decode(replace(gen_random_uuid()::text, '-', ''), 'hex'), 1)`, string(alice), detail, med.NewUUID(now), now)
 	}
 	officer, admin := s.Of(t, med.RoleOfficer, medtest.North), s.Of(t, med.RoleAdmin, medtest.North)
 	for _, tc := range []struct{ token, path string }{

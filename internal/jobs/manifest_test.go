@@ -5,6 +5,7 @@ package jobs_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -109,11 +110,12 @@ func TestTheSweepGetsPastAnEntryThatDoesNotRead(t *testing.T) {
 		medtest.Exec(t, super, `alter table audit.event disable trigger no_change`)
 		medtest.Exec(t, super, `delete from audit.event where actor_subject = 'mallory'`)
 	})
+	now := time.Now().Truncate(time.Millisecond)
 	medtest.Exec(t, s.DB.As(t, "trail"), `
 insert into audit.event (event_id, occurred_at, actor_issuer, actor_subject, patient_id, patient_practice, action, resource_type, resource_id,
                          outcome, break_glass, detail, nonce, version)
-values (gen_random_uuid(), clock_timestamp(), 'https://evil.invalid', 'mallory', 'ann', 'north', 'read', 'patient', 'ann', 'denied', false,
-        'no JSON "manifest":"', decode(repeat('00', 16), 'hex'), 1)`)
+values ($1, $2, 'https://evil.invalid', 'mallory', 'ann', 'north', 'read', 'patient', 'ann', 'denied', false,
+        'no JSON "manifest":"', decode(repeat('00', 16), 'hex'), 1)`, med.NewUUID(now), now)
 	medtest.Exec(t, super, `update medirecord.manifest set sealed = sealed || '\x00' where patient_id in ('bob', 'dee')`)
 	if got := swept(t, s, m); got != "ann bob dee" {
 		t.Errorf("got alarms about %q, want ann, whose last entry does not read, bob and dee", got)

@@ -184,22 +184,42 @@ func (w *stream) read(ctx context.Context, epoch int32, next int64) ([]siem.Even
 			return nil, err
 		}
 		w.cfg.Log.ErrorContext(ctx, "ALERT a sealed audit entry is missing", slog.String("event", id), slog.Int64("leaf", next), slog.Int("epoch", int(epoch)))
-		return []siem.Event{missing(id, epoch, next, w.cfg.Now())}, nil
+		return []siem.Event{broken("missing", id, epoch, next, w.cfg.Now())}, nil
 	case err != nil:
 		return nil, err
 	}
 	events := make([]siem.Event, len(sealed))
 	for i := range sealed {
-		events[i] = siem.Of(sealed[i].Index, &sealed[i].Record)
+		s := &sealed[i]
+		if !s.Altered {
+			events[i] = siem.Of(s.Index, &s.Record)
+			continue
+		}
+		if err := w.altered(ctx, s); err != nil {
+			return nil, err
+		}
+		events[i] = broken("altered", s.Record.ID, epoch, s.Index, w.cfg.Now())
 	}
 	return events, nil
 }
 
-// missing stands in the place of an entry that is no longer there.
-func missing(id string, epoch int32, index int64, now time.Time) siem.Event {
+// altered raises the alarm of an entry that is not the one that was sealed. No
+// word of it is sent on; but that it was altered is: a stream that stopped here
+// would be stopped by whoever altered one.
+func (w *stream) altered(ctx context.Context, s *trail.Sealed) error {
+	w.cfg.Log.ErrorContext(ctx, "ALERT a sealed audit entry was altered", slog.String("event", s.Record.ID), slog.Int64("leaf", s.Index))
+	if w.cfg.Altered == nil {
+		return nil
+	}
+	return w.cfg.Altered(ctx, s)
+}
+
+// broken stands in the place of an entry that is no longer there, or no longer
+// the one that was sealed.
+func broken(how, id string, epoch int32, index int64, now time.Time) siem.Event {
 	return siem.Event{Epoch: epoch, Index: index, RecordedAt: now, Entry: audit.Entry{
 		ID: med.EventID(id), OccurredAt: now, Actor: audit.Actor{Issuer: "medirecord", Subject: "service:stream"},
-		Action: "missing", ResourceType: "audit", ResourceID: id, Outcome: audit.Failure, Code: "entry_missing",
+		Action: how, ResourceType: "audit", ResourceID: id, Outcome: audit.Failure, Code: "entry_" + how,
 	}}
 }
 

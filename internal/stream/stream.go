@@ -67,6 +67,10 @@ type Config struct {
 	Log    *slog.Logger
 	Now    func() time.Time
 
+	// Altered is told of an entry that is not the one that was sealed, before the
+	// sinks are; nil: nobody is. With an error, all waits.
+	Altered func(context.Context, *trail.Sealed) error
+
 	Every   time.Duration // how often to look for new entries; 0 means 500 ms
 	Backoff time.Duration // the first pause after a failure, doubled up to a minute; 0 means 1 s
 	Wait    time.Duration // how long an answer may take; 0 means 30 s

@@ -4,10 +4,13 @@ package stream
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +19,7 @@ import (
 
 	"github.com/medirecord/medirecord/internal/medtest"
 	"github.com/medirecord/medirecord/internal/siem"
+	"github.com/medirecord/medirecord/internal/trail"
 )
 
 // hec is a receiver that takes everything, and the sink that it is.
@@ -85,6 +89,49 @@ func TestAMissingEntryIsTold(t *testing.T) {
 	}
 	if !w.log.has("ALERT a sealed audit entry is missing") || !w.log.has(gone) {
 		t.Error("the log does not name it")
+	}
+}
+
+// TestAnAlteredEntryIsTold: a sealed entry is rewritten before the sink has it.
+// The sink gets an event that says so, and not what somebody made of it.
+func TestAnAlteredEntryIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.seal(t, 1, 20)
+	medtest.Exec(t, w.super, `alter table audit.event disable trigger all; alter table audit.event alter column outcome drop not null`)
+	medtest.Exec(t, w.super, `update audit.event set actor_subject = 'somebody.else', patient_id = 'p-framed' where event_id = $1`, w.ids[1][7])
+	medtest.Exec(t, w.super, `update audit.event set outcome = null where event_id = $1`, w.ids[1][9])
+	r, sink := hec(t, "siem")
+	cfg := w.config(sink)
+	var mu sync.Mutex
+	var raised []int64
+	refuse := true // once: nothing goes on before the alarm is raised
+	cfg.Altered = func(_ context.Context, s *trail.Sealed) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if refuse {
+			refuse = false
+			return errors.New("the database is away")
+		}
+		raised = append(raised, s.Index)
+		return nil
+	}
+	run(t, cfg)
+	await(t, "everything to be taken", func() bool { return w.caughtUp(t, "siem") })
+	r.all(w.ids[1])
+	for leaf, id := range map[string]string{"1/7": w.ids[1][7], "1/9": w.ids[1][9]} {
+		got := r.text(leaf)
+		if !strings.Contains(got, `"action":"altered"`) || !strings.Contains(got, `"code":"entry_altered"`) || !strings.Contains(got, id) || strings.Contains(got, "somebody.else") || strings.Contains(got, "p-framed") {
+			t.Errorf("%s: got %s", leaf, got)
+		}
+	}
+	if got := r.text("1/8"); !strings.Contains(got, "dr.lee") {
+		t.Errorf("the next: got %s", got)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if !slices.Equal(slices.Compact(slices.Sorted(slices.Values(raised))), []int64{7, 9}) || !w.log.has("ALERT a sealed audit entry was altered") {
+		t.Errorf("got alarms for %v", raised)
 	}
 }
 

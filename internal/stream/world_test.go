@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -46,11 +47,12 @@ type world struct {
 	batch  map[int32]int
 	size   map[int32]int64
 	ids    map[int32][]string // in the order of the log
+	tree   map[int32]*audit.Tree
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{db: medtest.DB(t), log: &logged{}, batch: map[int32]int{}, size: map[int32]int64{}, ids: map[int32][]string{}}
+	w := &world{db: medtest.DB(t), log: &logged{}, batch: map[int32]int{}, size: map[int32]int64{}, ids: map[int32][]string{}, tree: map[int32]*audit.Tree{}}
 	w.super = w.db.Super(t)
 	var err error
 	if w.reader, err = trail.OpenReader(context.WithoutCancel(t.Context()), w.db.URL("auditor")); err != nil {
@@ -67,8 +69,8 @@ func (w *world) begin(t *testing.T, epoch int32) {
 	medtest.Exec(t, w.super, fmt.Sprintf(`alter table audit.event alter column epoch set default %d`, epoch))
 }
 
-// seal writes n entries and puts them into a batch, as the sealer does but for
-// the hashes, of which a stream knows nothing.
+// seal writes n entries and puts them and their leaves into a batch, as the
+// sealer does but for the roots, of which a stream knows nothing.
 func (w *world) seal(t *testing.T, epoch int32, n int) {
 	t.Helper()
 	w.mu.Lock()
@@ -101,12 +103,46 @@ select $1, $2, $3, $4, string_agg(uuid_send(event_id), ''::bytea order by event_
   from unnest($5::uuid[]) event_id`, epoch, w.batch[epoch], w.size[epoch], n, list); err != nil {
 		t.Fatal(err)
 	}
+	w.putLeaves(t, tx, epoch, list)
 	if err := tx.Commit(ctx); err != nil {
 		t.Fatal(err)
 	}
 	w.batch[epoch]++
 	w.size[epoch] += int64(n)
 	w.ids[epoch] = append(w.ids[epoch], list...)
+}
+
+// putLeaves writes the tiles of the leaves.
+func (w *world) putLeaves(t *testing.T, tx pgx.Tx, epoch int32, list []string) {
+	t.Helper()
+	ctx := context.Background()
+	rows, err := tx.Query(ctx, `
+select e.epoch, e.tx, e.event_id, e.occurred_at, e.recorded_at, e.parent_id, e.actor_issuer, e.actor_subject, e.actor_practice, e.patient_id, e.patient_practice,
+       e.action, e.resource_type, e.resource_id, e.outcome, e.code, e.break_glass, e.ctx_nonce, e.ctx_mac, e.detail, e.nonce, e.version
+  from audit.event e where e.event_id = any($1::uuid[]) order by e.event_id`, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := w.tree[epoch]
+	if tree == nil {
+		tree = audit.OpenTree(0, func(audit.TileID) ([]byte, error) { return nil, errors.New("all is in memory") })
+		w.tree[epoch] = tree
+	}
+	if _, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r audit.Record, err error) {
+		if err := row.Scan(&r.Epoch, &r.TX, &r.ID, &r.OccurredAt, &r.RecordedAt, &r.Parent, &r.ActorIssuer, &r.ActorSubject, &r.ActorPractice, &r.Patient, &r.PatientPractice,
+			&r.Action, &r.ResourceType, &r.ResourceID, &r.Outcome, &r.Code, &r.BreakGlass, &r.ContextNonce, &r.ContextMAC, &r.Detail, &r.Nonce, &r.Version); err != nil {
+			return r, err
+		}
+		return r, tree.Append(r.Hash())
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for id, data := range tree.Changed() {
+		if _, err := tx.Exec(ctx, `insert into audit.tile (epoch, level, idx, data) values ($1, $2, $3, $4) on conflict (epoch, level, idx) do update set data = excluded.data`, epoch, id.L, id.N, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree.Flush()
 }
 
 // config is for streams that do not keep a test waiting.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/postgres"
@@ -77,6 +78,11 @@ type Sealed struct {
 	Index  int64
 	Record audit.Record
 	At     time.Time // when its batch was sealed
+	// Altered says that the entry is not the one whose hash was sealed in this
+	// place: nothing in the record but its id can be believed.
+	Altered bool
+
+	hash tlog.Hash
 }
 
 // ErrMissing says that an entry was sealed and is not there any more: pruned by
@@ -84,8 +90,9 @@ type Sealed struct {
 var ErrMissing = errors.New("a sealed entry is missing")
 
 // Sealed returns the entries of an epoch from an index on, in the order of the
-// log: at most max, and no more than their batch holds. None are left when it
-// returns none. It reports ErrMissing, with the id, for one that is gone.
+// log: at most max, and no more than their batch holds, each held against its
+// leaf. None are left when it returns none. It reports ErrMissing, with the id,
+// for one that is gone.
 func (r *Reader) Sealed(ctx context.Context, epoch int32, from int64, most int) ([]Sealed, error) {
 	var ids []byte
 	var at time.Time
@@ -100,19 +107,24 @@ select $2 - b.first_index, substr(b.ids, 16 * ($2 - b.first_index)::integer + 1,
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
-	if err != nil {
+	if err != nil || len(ids) == 0 {
 		return nil, postgres.Unavailable(err)
 	}
-	records, err := r.records(ctx, ids, &b)
+	leaves, err := leavesOf(ctx, r.pool, epoch, from, len(ids)/16)
+	if err != nil {
+		return nil, err
+	}
+	records, err := r.records(ctx, ids, leaves, &b)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]Sealed, 0, len(records))
-	for i, record := range records {
-		if record == nil {
+	for i, s := range records {
+		if s == nil {
 			return out, fmt.Errorf("%w: %s, entry %d of epoch %d", ErrMissing, formatID(ids[16*i:]), from+int64(i), epoch)
 		}
-		out = append(out, Sealed{Index: from + int64(i), Record: *record, At: at})
+		s.Index, s.At, s.Altered = from+int64(i), at, s.hash != leaves[i]
+		out = append(out, *s)
 	}
 	return out, nil
 }
@@ -129,36 +141,40 @@ type batchPlaces struct {
 
 // records returns the entries with these ids, 16 bytes each, of one batch, and
 // nil for one that is gone. They lie side by side in the order of the log, and
-// two that share an id, which no honest writer makes, are two. One that is not
-// in its place was changed, and is looked for by its id.
-func (r *Reader) records(ctx context.Context, ids []byte, b *batchPlaces) ([]*audit.Record, error) {
-	out := make([]*audit.Record, len(ids)/16)
+// two that share an id, which no honest writer makes, are two: which is which,
+// their leaves say. One that is not in its place was changed, and is looked for
+// by its id.
+func (r *Reader) records(ctx context.Context, ids []byte, leaves []tlog.Hash, b *batchPlaces) ([]*Sealed, error) {
+	out := make([]*Sealed, len(ids)/16)
 	rows, err := r.collect(ctx, ` where (e.epoch, e.tx, e.event_id) > ($1, $2::xid8, $3::uuid) and (e.epoch, e.tx, e.event_id) <= ($4, $5::xid8, $6::uuid)
  order by e.epoch, e.tx, e.event_id offset $7 limit $8`,
 		b.after.epoch, b.after.tx, b.after.id, b.last.epoch, b.last.tx, b.last.id, b.skip, len(out))
 	if err != nil {
 		return nil, err
 	}
-	named := make(map[string][]*audit.Record, len(rows))
+	named := make(map[string][]*Sealed, len(rows))
 	for i := range rows {
-		named[rows[i].ID] = append(named[rows[i].ID], &rows[i])
+		named[rows[i].Record.ID] = append(named[rows[i].Record.ID], &rows[i])
 	}
 	lost := map[string]bool{}
 	for i := range out {
 		id := formatID(ids[16*i:])
-		if there := named[id]; len(there) > 0 {
-			out[i], named[id] = there[0], there[1:]
-		} else {
+		there := named[id]
+		if len(there) == 0 {
 			lost[id] = true
+			continue
 		}
+		at := max(0, slices.IndexFunc(there, func(s *Sealed) bool { return s.hash == leaves[i] }))
+		out[i] = there[at]
+		named[id] = slices.Delete(there, at, at+1)
 	}
 	if len(lost) == 0 {
 		return out, nil
 	}
 	found, err := r.recordsByID(ctx, lost)
 	for i := range out {
-		if record, ok := found[formatID(ids[16*i:])]; ok && out[i] == nil {
-			out[i] = &record
+		if s, ok := found[formatID(ids[16*i:])]; ok && out[i] == nil {
+			out[i] = &s
 		}
 	}
 	return out, err
@@ -167,10 +183,10 @@ func (r *Reader) records(ctx context.Context, ids []byte, b *batchPlaces) ([]*au
 // recordsByID finds entries wherever they are. A UUIDv7 begins with its time,
 // so the partitions around it are looked at first; whoever wrote an entry may
 // have given its id another time, and such a one is looked for everywhere.
-func (r *Reader) recordsByID(ctx context.Context, want map[string]bool) (map[string]audit.Record, error) {
+func (r *Reader) recordsByID(ctx context.Context, want map[string]bool) (map[string]Sealed, error) {
 	const byID = ` where e.event_id = any($1::uuid[]) and e.occurred_at between $2 and $3`
 	const slack = 15 * time.Minute // occurred_at is when the call began, and the writer's clock may differ
-	out := make(map[string]audit.Record, len(want))
+	out := make(map[string]Sealed, len(want))
 	list := slices.Sorted(maps.Keys(want))
 	first, err := appendID(nil, list[0])
 	if err != nil {
@@ -188,8 +204,8 @@ func (r *Reader) recordsByID(ctx context.Context, want map[string]bool) (map[str
 		if err != nil {
 			return nil, err
 		}
-		for _, record := range rows {
-			out[record.ID] = record
+		for _, s := range rows {
+			out[s.Record.ID] = s
 		}
 		if list = slices.DeleteFunc(list, func(id string) bool { _, ok := out[id]; return ok }); len(list) == 0 {
 			break
@@ -198,12 +214,23 @@ func (r *Reader) recordsByID(ctx context.Context, want map[string]bool) (map[str
 	return out, nil
 }
 
-// collect returns the entries that a query finds.
-func (r *Reader) collect(ctx context.Context, where string, args ...any) ([]audit.Record, error) {
+// collect returns the entries that a query finds, and their hashes.
+func (r *Reader) collect(ctx context.Context, where string, args ...any) (out []Sealed, _ error) {
 	rows, err := r.pool.Query(ctx, `select `+recordColumns+` from audit.event e`+where, args...)
 	if err != nil {
 		return nil, postgres.Unavailable(err)
 	}
-	all, err := pgx.CollectRows(rows, scanRecord)
-	return all, postgres.Unavailable(err)
+	defer rows.Close()
+	for rows.Next() {
+		record, whole, err := rawRecord(rows.RawValues())
+		if err != nil {
+			return nil, err
+		}
+		s := Sealed{Record: *record, hash: brokenHash}
+		if whole {
+			s.hash = record.Hash()
+		}
+		out = append(out, s)
+	}
+	return out, postgres.Unavailable(rows.Err())
 }

@@ -99,6 +99,11 @@ func (m *Minted) entries(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	for i := range sealed {
+		if sealed[i].Altered {
+			flags = append(flags, alteredFlag(&es[i]))
+		}
+	}
 	next := m.at.next + int64(len(sealed))
 	if missing && len(sealed) == 0 {
 		// Nothing to hold against anything. Verifying tells what happened to it;

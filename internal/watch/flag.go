@@ -12,6 +12,7 @@ import (
 
 	"github.com/medirecord/medirecord/internal/postgres"
 	"github.com/medirecord/medirecord/internal/postgres/pgdb"
+	"github.com/medirecord/medirecord/internal/trail"
 )
 
 // kind says what is wrong.
@@ -24,9 +25,10 @@ const (
 	kindUnknown   kind = "unknown"   // the entry cannot be checked: the key, or it itself, is gone
 	kindLost      kind = "lost"      // so many contexts were dropped before they were checked
 	kindExcess    kind = "excess"    // more patients within an hour than anybody's work needs
+	kindAltered   kind = "altered"   // the entry is not the one that was sealed
 )
 
-var kinds = []kind{kindMAC, kindUnentered, kindUnknown, kindLost, kindExcess}
+var kinds = []kind{kindMAC, kindUnentered, kindUnknown, kindLost, kindExcess, kindAltered}
 
 // meaning is what the log says of each kind.
 var meaning = map[kind]string{
@@ -34,6 +36,7 @@ var meaning = map[kind]string{
 	kindUnentered: "contexts were minted and no entry carries them: something was read without a trace, or the trail was out",
 	kindUnknown:   "entries of the trail cannot be held against their contexts: they are gone, or the key is",
 	kindLost:      "contexts were dropped by the sidecar before they were checked: the worker was away too long",
+	kindAltered:   "entries of the trail are not those that were sealed: somebody rewrote them in the database",
 	kindExcess:    "somebody asked for more patients within an hour than anybody's work needs",
 }
 
@@ -61,6 +64,21 @@ func flagOf(e *seen, k kind) flag {
 		kind: k, cause: causeOf(e.epoch, e.index), epoch: e.epoch, index: e.index, event: e.id, nonce: e.nonce, issuer: e.issuer,
 		subject: e.subject, practice: practice, patient: e.patient,
 	}
+}
+
+// Altered writes down that an entry is not the one that was sealed, as whoever
+// reads the trail later than the watch found it.
+func (m *Minted) Altered(ctx context.Context, s *trail.Sealed) error {
+	e := seenOf(s)
+	return m.record(ctx, []flag{alteredFlag(&e)}, nil)
+}
+
+// alteredFlag is a cause of its own: the entry may be flagged for its context
+// too, before or after.
+func alteredFlag(e *seen) flag {
+	f := flagOf(e, kindAltered)
+	f.cause, f.nonce = "altered/"+f.cause, ""
+	return f
 }
 
 // longest text that a flag repeats of what it is about.

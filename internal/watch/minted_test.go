@@ -32,6 +32,7 @@ type watched struct {
 	ahead  atomic.Int64 // how far the watch's clock is ahead
 	minted *watch.Minted
 	super  *pgx.Conn
+	log    *medtest.TrailLog
 	stop   func()
 	db     *postgres.DB
 	reader *trail.Reader
@@ -41,7 +42,7 @@ type watched struct {
 func newWatched(t *testing.T, opts ...medtest.Options) *watched {
 	t.Helper()
 	w := &watched{System: medtest.New(t, opts...)}
-	w.super = w.DB.Super(t)
+	w.super, w.log = w.DB.Super(t), w.DB.NewLog(t)
 	w.gate = w.OpenGate(t, w.Sidecar.Addrs()[0].String(), "worker")
 	ctx := context.WithoutCancel(t.Context())
 	var err error
@@ -76,22 +77,10 @@ func (w *watched) start(t *testing.T) {
 	w.stop = func() { cancel(); running.Wait() }
 }
 
-// seal seals what is in the trail: one batch, as the sealer would order it.
+// seal seals what is in the trail, and returns how many entries are.
 func (w *watched) seal(t *testing.T) int64 {
 	t.Helper()
-	medtest.Exec(t, w.super, `insert into audit.epoch (epoch, origin, system_id) values (1, 'test/1', 1) on conflict do nothing`)
-	medtest.Exec(t, w.super, `
-with sealed as (
-  select coalesce(max(first_index + n), 0) as size, coalesce(max(batch) + 1, 0) as batch from audit.batch where epoch = 1
-), fresh as (
-  select e.* from audit.event e
-   where not exists (select from audit.batch b, generate_series(0, b.n - 1) i where substr(b.ids, 16 * i + 1, 16) = uuid_send(e.event_id))
-)
-insert into audit.batch (epoch, batch, first_index, n, ids, hi_epoch, hi_tx, hi_id, root, map_root)
-select 1, s.batch, s.size, count(*), string_agg(uuid_send(f.event_id), '' order by f.tx, f.event_id), 1,
-       (array_agg(f.tx order by f.tx desc))[1], (array_agg(f.event_id order by f.tx desc, f.event_id desc))[1],
-       decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex')
-  from fresh f, sealed s group by s.batch, s.size having count(*) > 0`)
+	w.log.Seal(t)
 	var size int64
 	medtest.Scan(t, w.super, []any{&size}, `select coalesce(max(first_index + n), 0) from audit.batch`)
 	return size
@@ -380,4 +369,46 @@ select count(*), count(*) filter (where practice_id = 'north') from medirecord.o
 			}
 		}
 	})
+}
+
+// Whoever reads the trail later than the watch, a stream, tells it of an entry
+// that is not the one that was sealed: it is flagged once, and an officer paged.
+func TestAnEntryThatWasRewrittenIsFlagged(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	w.Patient(t, medtest.North, medtest.Alice())
+	w.looked(t)
+	w.Forged = true
+	var index int64
+	sealed, err := w.reader.Sealed(t.Context(), 1, 0, 1000)
+	if err != nil || len(sealed) == 0 {
+		t.Fatalf("%d sealed, %v", len(sealed), err)
+	}
+	for _, s := range sealed {
+		if s.Altered {
+			t.Errorf("entry %d is said to be altered", s.Index)
+		}
+		if s.Record.Patient != nil {
+			index = s.Index
+		}
+	}
+	medtest.Exec(t, w.super, `alter table audit.event disable trigger no_change`)
+	medtest.Exec(t, w.super, `update audit.event set actor_subject = 'somebody' where event_id = $1::text::uuid`, sealed[index].Record.ID)
+	again, err := w.reader.Sealed(t.Context(), 1, index, 1)
+	if err != nil || len(again) != 1 || !again[0].Altered {
+		t.Fatalf("got %+v, %v; want it altered", again, err)
+	}
+	for range 2 {
+		if err := w.minted.Altered(t.Context(), &again[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.flags(t); len(got) != 1 || !strings.HasPrefix(got[0], "altered somebody") {
+		t.Errorf("got flags %v", got)
+	}
+	var pages int
+	medtest.Scan(t, w.super, []any{&pages}, `select count(*) from medirecord.outbox where topic = 'trail_flag' and reason_code = 'altered'`)
+	if pages != 1 {
+		t.Errorf("got %d pages", pages)
+	}
 }
