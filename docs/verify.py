@@ -100,7 +100,7 @@ def begin(month, after=0):  # of a month, in microseconds since 1970
 def strange(file, month, *times):  # whether an entry of that month cannot stand in the file between entries of these times
     start, end, hour = begin(file), begin(file, 1), 3600 * 10**6
     before, after = begin(month, 1) == start, begin(month) == end
-    return not times or not (before and max(times) < start + hour or after and min(times) > end - hour)
+    return not times or not (before and min(times) < start + hour or after and max(times) > end - hour)
 
 def verify(policy, path):
     found, seen, waiting = [], [], []

@@ -464,3 +464,19 @@ func TestAnEntryIsNotHiddenAsANeighbour(t *testing.T) {
 		}
 	}
 }
+
+// Where nobody worked for hours before a month ended, one of the next month may
+// stand before one that took longer. Nothing speaks of tampering then.
+func TestAQuietEndOfAMonthIsNoTampering(t *testing.T) {
+	t.Parallel()
+	all := sample(62)
+	quiet := *all[0]
+	quiet.OccurredAt, quiet.RecordedAt = quiet.OccurredAt.Add(-30*time.Hour), quiet.RecordedAt.Add(-30*time.Hour)
+	slow := *all[59]
+	slow.TX = all[60].TX + 1
+	log := []*Record{&quiet, all[60], &slow}
+	res, found := verifyExport(t, exported(t, log, 0, 3, "2026-11"), nil)
+	if len(found) != 1 || found[0].Tampering() || found[0].Kind != Gap || res.Neighbours != 1 {
+		t.Errorf("got %v, %d neighbours; want a gap", found, res.Neighbours)
+	}
+}

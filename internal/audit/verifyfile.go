@@ -299,7 +299,7 @@ const borderland = time.Hour
 
 // neighbours holds the places that are said to be of another month against the
 // entries around them. Away from the month's ends it is one of this month that
-// is kept back.
+// is kept back; with one on each side of the hour, nothing can be said of it.
 func (f *file) neighbours(after time.Time) {
 	for _, s := range f.strangers {
 		near := func(at time.Time) bool { return false }
@@ -309,7 +309,15 @@ func (f *file) neighbours(after time.Time) {
 		case f.end.Format("2006-01"):
 			near = func(at time.Time) bool { return at.After(f.end.Add(-borderland)) }
 		}
-		if f.before.IsZero() && after.IsZero() || !f.before.IsZero() && !near(f.before) || !after.IsZero() && !near(after) {
+		far := !f.before.IsZero() && !near(f.before)
+		farAfter := !after.IsZero() && !near(after)
+		switch beside := !f.before.IsZero() && !far || !after.IsZero() && !farAfter; {
+		case beside && (far || farAfter): // nobody was at work around the month's end, or one of them is kept back
+			f.tell(Finding{
+				Kind: Gap, Epoch: f.v.Epoch, Index: s.first, Last: s.last, ID: s.id.String(),
+				Note: "the file says that it is of another month, which one of the entries around it speaks for and one against: the export of that month has it",
+			})
+		case !beside:
 			f.tell(Finding{
 				Kind: Misfiled, Epoch: f.v.Epoch, Index: s.first, Last: s.last, ID: s.id.String(),
 				Note: "the file says that it is of another month, which cannot stand here: it keeps an entry back",
