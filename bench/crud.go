@@ -76,11 +76,23 @@ type crudLoad struct {
 	patients int
 	requests int64
 	elapsed  time.Duration
-	took     map[string][]time.Duration // by operation
+	took     map[string][]time.Duration // by operation, while all users were at work
+	whole    time.Duration              // how long they all were
 	spent    usage
 	charts   int     // made
 	bytes    float64 // that they take on disk
 }
+
+// counted is how many requests took holds.
+func (l *crudLoad) counted() (n int) {
+	for _, d := range l.took {
+		n += len(d)
+	}
+	return n
+}
+
+// rate is how many requests a second all users made together.
+func (l *crudLoad) rate() float64 { return float64(l.counted()) / l.whole.Seconds() }
 
 // operations are measured, in this order.
 var operations = []string{
@@ -106,9 +118,27 @@ func newUsers(s *system, n int) *users {
 	return &users{s, n, &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConns: n, MaxIdleConnsPerHost: n}}}
 }
 
+// tally is what one user counts: every request, and how long those took that
+// began while all users were at work.
+type tally struct {
+	from, until time.Time
+	took        map[string][]time.Duration
+	requests    int64
+}
+
+func (t *tally) note(operation string, start time.Time) {
+	if t == nil {
+		return
+	}
+	t.requests++
+	if start.After(t.from) && start.Before(t.until) {
+		t.took[operation] = append(t.took[operation], time.Since(start))
+	}
+}
+
 // call sends one request and notes how long its answer took under the
 // operation's name. It reports an answer with another status.
-func (u *users) call(ctx context.Context, took map[string][]time.Duration, operation, method, path, body, match, role string, want int) (id, etag string, err error) {
+func (u *users) call(ctx context.Context, t *tally, operation, method, path, body, match, role string, want int) (id, etag string, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, u.s.API+"/api/v1/patients"+path, strings.NewReader(body))
 	if err != nil {
 		return "", "", err
@@ -130,9 +160,7 @@ func (u *users) call(ctx context.Context, took map[string][]time.Duration, opera
 	if err != nil {
 		return "", "", err
 	}
-	if took != nil {
-		took[operation] = append(took[operation], time.Since(start))
-	}
+	t.note(operation, start)
 	if resp.StatusCode != want {
 		var p struct{ Code string }
 		_ = json.Unmarshal(answer, &p)
@@ -148,12 +176,12 @@ func (u *users) call(ctx context.Context, took map[string][]time.Duration, opera
 }
 
 // chart is one patient's life: with deletes, the whole of it.
-func (u *users) chart(ctx context.Context, took map[string][]time.Duration, deletes bool) error {
+func (u *users) chart(ctx context.Context, t *tally, deletes bool) error {
 	n := rand.IntN(1e9) //nolint:gosec // a made-up patient
 	person := fmt.Sprintf(`{"mrn":"B-%09d","name":{"family":"Bench%05d","given":["Pat"]},"ssn":"%03d-%02d-%04d","dob":"19%02d-0%d-1%d","sex":"female",`+
 		`"address":{"line":["1 Main Street"],"city":"Springfield","state":"IL","postal_code":"62701"},"phone":"+1 555 %03d %04d","email":"p%d@example.org","insurance":{"payer":"County Health Plan","member_id":"CHP-%09d"}}`,
 		n, n%99991, 100+n%500, 10+n%80, 1+n%9998, n%100, 1+n%9, n%10, 200+n%700, n%9999, n, n)
-	patient, _, err := u.call(ctx, took, "create_patient", http.MethodPost, "", person, "", "clinician", http.StatusCreated)
+	patient, _, err := u.call(ctx, t, "create_patient", http.MethodPost, "", person, "", "clinician", http.StatusCreated)
 	if err != nil {
 		return err
 	}
@@ -161,24 +189,24 @@ func (u *users) chart(ctx context.Context, took map[string][]time.Duration, dele
 	records := make([]string, len(crudRecords))
 	tags := make([]string, len(crudRecords))
 	for i, body := range crudRecords {
-		if records[i], _, err = u.call(ctx, took, "create_record", http.MethodPost, at+"/records", body, "", "clinician", http.StatusCreated); err != nil {
+		if records[i], _, err = u.call(ctx, t, "create_record", http.MethodPost, at+"/records", body, "", "clinician", http.StatusCreated); err != nil {
 			return err
 		}
 	}
-	_, tag, err := u.call(ctx, took, "read_patient", http.MethodGet, at, "", "", "clinician", http.StatusOK)
+	_, tag, err := u.call(ctx, t, "read_patient", http.MethodGet, at, "", "", "clinician", http.StatusOK)
 	if err != nil {
 		return err
 	}
 	for i, id := range records {
-		if _, tags[i], err = u.call(ctx, took, "read_record", http.MethodGet, at+"/records/"+id, "", "", "clinician", http.StatusOK); err != nil {
+		if _, tags[i], err = u.call(ctx, t, "read_record", http.MethodGet, at+"/records/"+id, "", "", "clinician", http.StatusOK); err != nil {
 			return err
 		}
 	}
-	if _, _, err = u.call(ctx, took, "update_patient", http.MethodPatch, at, `{"phone":"+1 555 0199"}`, tag, "clinician", http.StatusOK); err != nil {
+	if _, _, err = u.call(ctx, t, "update_patient", http.MethodPatch, at, `{"phone":"+1 555 0199"}`, tag, "clinician", http.StatusOK); err != nil {
 		return err
 	}
 	for i, id := range records {
-		if _, tags[i], err = u.call(ctx, took, "update_record", http.MethodPatch, at+"/records/"+id, `{"note":"Looked at again."}`, tags[i], "clinician", http.StatusOK); err != nil {
+		if _, tags[i], err = u.call(ctx, t, "update_record", http.MethodPatch, at+"/records/"+id, `{"note":"Looked at again."}`, tags[i], "clinician", http.StatusOK); err != nil {
 			return err
 		}
 	}
@@ -186,20 +214,22 @@ func (u *users) chart(ctx context.Context, took map[string][]time.Duration, dele
 		return nil
 	}
 	for i, id := range records {
-		if _, _, err = u.call(ctx, took, "delete_record", http.MethodDelete, at+"/records/"+id, "", tags[i], "clinician", http.StatusNoContent); err != nil {
+		if _, _, err = u.call(ctx, t, "delete_record", http.MethodDelete, at+"/records/"+id, "", tags[i], "clinician", http.StatusNoContent); err != nil {
 			return err
 		}
 	}
 	// A tag names what its caller sees: the admin's is the admin's.
-	if _, tag, err = u.call(ctx, took, "read_patient", http.MethodGet, at, "", "", "admin", http.StatusOK); err != nil {
+	if _, tag, err = u.call(ctx, t, "read_patient", http.MethodGet, at, "", "", "admin", http.StatusOK); err != nil {
 		return err
 	}
-	_, _, err = u.call(ctx, took, "delete_patient", http.MethodDelete, at, "", tag, "admin", http.StatusNoContent)
+	_, _, err = u.call(ctx, t, "delete_patient", http.MethodDelete, at, "", tag, "admin", http.StatusNoContent)
 	return err
 }
 
 // measure lets all users work for the time of a measurement, and adds what it
-// finds. A request that is refused or fails ends it.
+// finds. They come one after the other, within the same time before it: in step
+// they would all do the same at once, and wait for each other. A request that is
+// refused or fails ends it.
 func (u *users) measure(ctx context.Context, b *bench, l *crudLoad, round int) error {
 	size, err := u.s.size(ctx)
 	if err != nil {
@@ -209,8 +239,9 @@ func (u *users) measure(ctx context.Context, b *bench, l *crudLoad, round int) e
 	if err != nil {
 		return err
 	}
-	own, had := ownCPU(), l.requests
-	until, cancel := context.WithTimeout(ctx, time.Duration(b.seconds)*time.Second)
+	own, had := ownCPU(), l.counted()
+	whole := time.Duration(b.seconds) * time.Second
+	until, cancel := context.WithTimeout(ctx, 2*whole)
 	defer cancel()
 	var (
 		mu    sync.Mutex
@@ -218,20 +249,24 @@ func (u *users) measure(ctx context.Context, b *bench, l *crudLoad, round int) e
 		group sync.WaitGroup
 	)
 	start := time.Now()
-	for range u.n {
+	for i := range u.n {
 		group.Go(func() {
-			took := map[string][]time.Duration{}
+			t := &tally{from: start.Add(whole), until: start.Add(2 * whole), took: map[string][]time.Duration{}}
 			done := 0
 			var err error
+			select {
+			case <-time.After(whole * time.Duration(i) / time.Duration(u.n)):
+			case <-until.Done():
+			}
 			for ; until.Err() == nil && err == nil; done++ { // a chart that was begun is ended
-				err = u.chart(ctx, took, true)
+				err = u.chart(ctx, t, true)
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			l.charts += done
-			for op, d := range took {
+			l.requests += t.requests
+			for op, d := range t.took {
 				l.took[op] = append(l.took[op], d...)
-				l.requests += int64(len(d))
 			}
 			if first == nil {
 				first = err
@@ -248,6 +283,7 @@ func (u *users) measure(ctx context.Context, b *bench, l *crudLoad, round int) e
 		return err
 	}
 	l.elapsed += elapsed
+	l.whole += whole
 	l.spent.add(before, after)
 	l.spent["load generator"] += ownCPU() - own
 	now, err := u.s.size(ctx)
@@ -255,7 +291,7 @@ func (u *users) measure(ctx context.Context, b *bench, l *crudLoad, round int) e
 		return err
 	}
 	l.bytes += now - size
-	b.say("round %d of %d: %d patients: %.0f requests/s by %d users", round, b.rounds, l.patients, float64(l.requests-had)/elapsed.Seconds(), u.n)
+	b.say("round %d of %d: %d patients: %.0f requests/s by %d users", round, b.rounds, l.patients, float64(l.counted()-had)/whole.Seconds(), u.n)
 	return nil
 }
 
@@ -322,7 +358,7 @@ func (b *bench) fill(ctx context.Context, s *system, n int) error {
 func reportCRUD(r *result, at []crudLoad, b *bench) {
 	for _, l := range at {
 		size := strconv.Itoa(l.patients)
-		r.figure("requests_per_second_"+size, float64(l.requests)/l.elapsed.Seconds(), "1/s", fmt.Sprintf("%d virtual users, %s patients", b.users, size))
+		r.figure("requests_per_second_"+size, l.rate(), "1/s", fmt.Sprintf("%d virtual users, %s patients", b.users, size))
 		r.figure("bytes_per_patient_"+size, l.bytes/float64(max(1, l.charts)), "B", "on disk: a patient, four records, their versions, manifest, indexes, key; without the trail")
 		for _, op := range operations {
 			r.figure(op+"_ms_p50_"+size, ms(quantile(l.took[op], .5)), "ms", "")
@@ -341,7 +377,7 @@ func reportCRUD(r *result, at []crudLoad, b *bench) {
 		r.ratio(op+"_p99_growth", growth, fmt.Sprintf("p99 with %d patients ÷ with %d", large.patients, small.patients))
 	}
 	r.ratio("worst_p99_growth", worst, "wanted at most 1.3")
-	r.ratio("rate_growth", float64(large.requests)/large.elapsed.Seconds()/(float64(small.requests)/small.elapsed.Seconds()), "requests a second, many ÷ few patients")
+	r.ratio("rate_growth", large.rate()/small.rate(), "requests a second, many ÷ few patients")
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
