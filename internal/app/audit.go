@@ -438,7 +438,7 @@ func (a *audited) database(ctx context.Context) error {
 		return err
 	}
 	if len(logs) == 0 {
-		return errors.New("nothing of the trail has been sealed: is `medirecord worker` running?")
+		return a.logless(ctx, snap)
 	}
 	for _, l := range logs {
 		v, err := snap.Verify(ctx, l, trail.VerifyOptions{
@@ -463,6 +463,35 @@ func (a *audited) database(ctx context.Context) error {
 		if l.Epoch == logs[len(logs)-1].Epoch {
 			a.fresh(v.Head, l.Epoch, v.Newest)
 		}
+	}
+	return nil
+}
+
+// logless tells of a log that is gone with its epochs: of what is left of it, and
+// of what is kept of it outside. It reports an error when there is nothing of
+// either: then none was begun.
+func (a *audited) logless(ctx context.Context, snap *trail.Snapshot) error {
+	gone, err := snap.Leftovers(ctx)
+	if err != nil {
+		return err
+	}
+	if gone {
+		a.tell(audit.Finding{Kind: audit.Missing, Index: -1, Note: "the epochs of the log are not in the database, and what was sealed in them is"})
+	}
+	for _, l := range a.policy.Logs() {
+		kept, err := a.outside(ctx, l.Origin)
+		if err != nil {
+			return err
+		}
+		if len(kept.Heads) == 0 {
+			continue
+		}
+		gone = true
+		top := slices.MaxFunc(kept.Heads, func(x, y audit.Head) int { return cmp.Compare(x.Size, y.Size) })
+		a.tell(audit.Finding{Kind: audit.RolledBack, Index: -1, Note: fmt.Sprintf("%s knows of %d entries of %s, and the database of no log", top.From, top.Size, l.Origin)})
+	}
+	if !gone {
+		return errors.New("nothing of the trail has been sealed: is `medirecord worker` running?")
 	}
 	return nil
 }

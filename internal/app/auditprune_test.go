@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/medirecord/medirecord/internal/app"
@@ -138,5 +139,36 @@ select (lpad(to_hex($1::bigint + i * 1000), 12, '0') || '7000b' || substr(md5(i:
 	}
 	if !strings.Contains(outText.String(), "300 of months that were dropped are proved by their hashes only") {
 		t.Errorf("got %s", outText.String())
+	}
+	logGone(t, super, app.AuditOptions{Database: db.URL("auditor"), Policy: policy, Dev: true, Now: time.Now})
+}
+
+// logGone takes the whole log out of the database, its epochs first, and looks
+// whether that is told of, by what is left and by what is kept outside.
+func logGone(t *testing.T, super *pgx.Conn, opt app.AuditOptions) {
+	t.Helper()
+	var head string
+	medtest.Scan(t, super, []any{&head}, `select note from audit.checkpoint order by size desc limit 1`)
+	kept := filepath.Join(t.TempDir(), "checkpoint")
+	if err := os.WriteFile(kept, []byte(head), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{"epoch", "batch", "tile", "checkpoint"} {
+		medtest.Exec(t, super, `alter table audit.`+table+` disable trigger all`)
+		medtest.Exec(t, super, `delete from audit.`+table)
+		for _, checkpoints := range [][]string{nil, {kept}} {
+			var said strings.Builder
+			opt.Out, opt.Checkpoints = &said, checkpoints
+			v, err := app.VerifyTrail(t.Context(), opt)
+			left := table != "checkpoint"
+			switch {
+			case !left && checkpoints == nil:
+				if err == nil {
+					t.Errorf("nothing is left and nothing kept: got %s %s, want an error", v, said.String())
+				}
+			case err != nil || v != app.Tampered || strings.Contains(said.String(), "missing") != left || strings.Contains(said.String(), "knows of 301 entries") != (checkpoints != nil):
+				t.Errorf("without %s, kept %v: got %s, %v: %s", table, checkpoints, v, err, said.String())
+			}
+		}
 	}
 }

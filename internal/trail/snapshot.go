@@ -287,6 +287,13 @@ select coalesce(p.epoch, 0), coalesce(p.origin, ''), coalesce((select b.first_in
 	return out, postgres.Unavailable(err)
 }
 
+// Leftovers reports whether anything is left that was sealed: of use where no
+// epoch is, without which nothing of it can be read.
+func (s *Snapshot) Leftovers(ctx context.Context) (left bool, err error) {
+	err = s.main().QueryRow(ctx, `select exists (select from audit.batch) or exists (select from audit.tile) or exists (select from audit.checkpoint)`).Scan(&left)
+	return left, postgres.Unavailable(err)
+}
+
 // last returns the place of the last entry that was sealed before the epoch.
 func (s *Snapshot) last(ctx context.Context, epoch int32) (p place, err error) {
 	p.id = noID
