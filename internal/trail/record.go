@@ -164,7 +164,7 @@ func (r *Reader) records(ctx context.Context, ids []byte, leaves []tlog.Hash, b 
 			lost[id] = true
 			continue
 		}
-		at := max(0, slices.IndexFunc(there, func(s *Sealed) bool { return s.hash == leaves[i] }))
+		at := theOneOf(there, leaves[i])
 		out[i] = there[at]
 		named[id] = slices.Delete(there, at, at+1)
 	}
@@ -173,20 +173,26 @@ func (r *Reader) records(ctx context.Context, ids []byte, leaves []tlog.Hash, b 
 	}
 	found, err := r.recordsByID(ctx, lost)
 	for i := range out {
-		if s, ok := found[formatID(ids[16*i:])]; ok && out[i] == nil {
-			out[i] = &s
+		if there := found[formatID(ids[16*i:])]; len(there) > 0 && out[i] == nil {
+			out[i] = there[theOneOf(there, leaves[i])]
 		}
 	}
 	return out, err
 }
 
+// theOneOf returns which of the entries that share an id has that leaf; the first
+// when none has.
+func theOneOf(there []*Sealed, leaf tlog.Hash) int {
+	return max(0, slices.IndexFunc(there, func(s *Sealed) bool { return s.hash == leaf }))
+}
+
 // recordsByID finds entries wherever they are. A UUIDv7 begins with its time,
 // so the partitions around it are looked at first; whoever wrote an entry may
 // have given its id another time, and such a one is looked for everywhere.
-func (r *Reader) recordsByID(ctx context.Context, want map[string]bool) (map[string]Sealed, error) {
+func (r *Reader) recordsByID(ctx context.Context, want map[string]bool) (map[string][]*Sealed, error) {
 	const byID = ` where e.event_id = any($1::uuid[]) and e.occurred_at between $2 and $3`
 	const slack = 15 * time.Minute // occurred_at is when the call began, and the writer's clock may differ
-	out := make(map[string]Sealed, len(want))
+	out := make(map[string][]*Sealed, len(want))
 	list := slices.Sorted(maps.Keys(want))
 	first, err := appendID(nil, list[0])
 	if err != nil {
@@ -204,8 +210,8 @@ func (r *Reader) recordsByID(ctx context.Context, want map[string]bool) (map[str
 		if err != nil {
 			return nil, err
 		}
-		for _, s := range rows {
-			out[s.Record.ID] = s
+		for i := range rows {
+			out[rows[i].Record.ID] = append(out[rows[i].Record.ID], &rows[i])
 		}
 		if list = slices.DeleteFunc(list, func(id string) bool { _, ok := out[id]; return ok }); len(list) == 0 {
 			break
