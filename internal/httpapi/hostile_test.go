@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,9 @@ func TestHostileRequests(t *testing.T) {
 	const auth = "Authorization: Bearer clinician\r\n"
 	get := func(target string, headers ...string) string {
 		return "GET " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + auth + strings.Join(headers, "") + "\r\n"
+	}
+	post := func(target, body string) string {
+		return "POST " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + auth + "Content-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
 	}
 	field := func(pointer, reason string) string {
 		return fmt.Sprintf(`"errors":[{"pointer":%q,"reason":%q}]`, pointer, reason)
@@ -97,6 +101,10 @@ func TestHostileRequests(t *testing.T) {
 		{"a made-up purpose", get("/patients/p-001", "X-Purpose-Of-Use: "+mark+"\r\n"), 422, field("X-Purpose-Of-Use", "not one of the allowed values")},
 		{"a purpose in lower case", get("/patients/p-001", "X-Purpose-Of-Use: treat\r\n"), 422, field("X-Purpose-Of-Use", "not one of the allowed values")},
 		{"a blank purpose", get("/patients/p-001", "X-Purpose-Of-Use:\r\n"), 422, field("X-Purpose-Of-Use", "not one of the allowed values")},
+		{
+			"a time of a zone a day away",
+			post("/api/v1/appointments", `{"patient_id":"p-001","issuer":"i","subject":"s","from":"2026-03-01T08:30:00Z","to":"2026-03-01T08:30:00+24:00"}`), 422, field("/to", "not a time of RFC 3339"),
+		},
 		{"a blank key", get("/patients/p-001", "Idempotency-Key: \t \r\n"), 422, field("Idempotency-Key", "1 to 255 visible ASCII characters")},
 		{"two tokens", get("/patients/p-001", "Authorization: Bearer other\r\n"), 401, "Valid JWT required."},
 		{"a body on GET", get("/patients/p-001", "Content-Length: 2\r\n") + "{}", 422, "This method takes no body."},

@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -97,6 +98,9 @@ func (s *Server) addTreatment(ctx context.Context, c med.Caller, kind med.Treatm
 	if err != nil {
 		return nil, err
 	}
+	if err := cmp.Or(checkTime("/from", in.Body.From), checkTime("/to", in.Body.To)); err != nil {
+		return nil, err
+	}
 	once, err := onceOf(in.OnceInput, "add-"+string(kind), in.Body)
 	if err != nil {
 		return nil, err
@@ -139,4 +143,13 @@ func (s *Server) endTreatment(ctx context.Context, c med.Caller, kind med.Treatm
 		return nil, err
 	}
 	return answered(event, endedBody{in.ID}), nil
+}
+
+// checkTime refuses a time whose zone is a day away: Go reads one, and RFC 3339
+// does not know it.
+func checkTime(pointer string, t time.Time) error {
+	if _, east := t.Zone(); max(east, -east) >= 24*60*60 {
+		return med.Invalid.New("").With(med.FieldError{Pointer: pointer, Reason: "not a time of RFC 3339"})
+	}
+	return nil
 }
