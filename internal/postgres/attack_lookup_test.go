@@ -217,8 +217,8 @@ func candidates(t *testing.T, w *world) {
 			t.Fatal(err)
 		}
 		nonce := rows[0][0]
-		id := med.NewUUID(time.Now())
-		if _, _, err := trail.run(t.Context(), ticketOf(id, nonce, c, changes)); err != nil {
+		id, entry := ticketOf(nonce, c, changes)
+		if _, _, err := trail.run(t.Context(), entry); err != nil {
 			t.Fatal(err)
 		}
 		s.present(t, signed, id)
@@ -280,8 +280,8 @@ func candidates(t *testing.T, w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := med.NewUUID(time.Now())
-	if _, _, err := trail.run(t.Context(), ticketOf(id, rows[0][0], good, "")); err != nil {
+	id, entry := ticketOf(rows[0][0], good, "")
+	if _, _, err := trail.run(t.Context(), entry); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.as(t, dr, `begin; `+answerOf(smiths)); err != nil {
@@ -297,18 +297,20 @@ func candidates(t *testing.T, w *world) {
 }
 
 // ticketOf is the entry that the trail writes before a candidate is read.
-func ticketOf(id, nonce string, c caller, changes string) string {
+func ticketOf(nonce string, c caller, changes string) (id, sql string) {
+	now := time.Now()
+	id = med.NewUUID(now)
 	practice := "null"
 	if c.Practice != "" {
 		practice = "'" + string(c.Practice) + "'"
 	}
-	return insertWith("audit.event",
+	return id, insertWith("audit.event",
 		[]string{
 			"event_id", "occurred_at", "actor_issuer", "actor_subject", "actor_practice", "patient_id", "patient_practice", "action", "resource_type", "resource_id",
 			"outcome", "break_glass", "ctx_nonce", "detail", "nonce", "version",
 		},
 		map[string]string{
-			"event_id": "'" + id + "'", "occurred_at": "clock_timestamp()", "actor_issuer": "'" + c.Issuer + "'", "actor_subject": "'" + c.Subject + "'", "actor_practice": practice,
+			"event_id": "'" + id + "'", "occurred_at": "'" + now.UTC().Format("2006-01-02T15:04:05.000Z") + "'", "actor_issuer": "'" + c.Issuer + "'", "actor_subject": "'" + c.Subject + "'", "actor_practice": practice,
 			"patient_id": "'" + c.Patient + "'", "patient_practice": "'" + practiceOf(c.Patient) + "'", "action": "'read_ticket'", "resource_type": "'patient'",
 			"resource_id": "'" + c.Patient + "'", "outcome": "'access_granted'", "break_glass": "true", "ctx_nonce": "'" + nonce + "'", "detail": "'{}'",
 			"nonce": "decode(md5(random()::text), 'hex')", "version": "1",

@@ -198,7 +198,7 @@ func entriesOfGrants(t *testing.T, w *world) {
 				"outcome", "break_glass", "ctx_nonce", "detail", "nonce", "version",
 			},
 			map[string]string{
-				"event_id": "gen_random_uuid()", "occurred_at": "clock_timestamp()", "parent_id": anyUUID, "actor_issuer": "'" + issuer + "'", "actor_subject": "'the-officer'",
+				"event_id": idOfNow + ` || substr(md5(random()::text), 13))::uuid`, "occurred_at": "date_trunc('milliseconds', now())", "parent_id": anyUUID, "actor_issuer": "'" + issuer + "'", "actor_subject": "'the-officer'",
 				"actor_practice": "'north'", "patient_id": "'north-1'", "patient_practice": "'north'", "action": "'break_glass_end'", "resource_type": "'break_glass'",
 				"resource_id": "'" + onNorth + "'", "outcome": "'success'", "break_glass": "false", "ctx_nonce": "'" + rows[0][0] + "'", "detail": "'{}'",
 				"nonce": "decode(md5(random()::text), 'hex')", "version": "1",
