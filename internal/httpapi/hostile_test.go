@@ -101,6 +101,7 @@ func TestHostileRequests(t *testing.T) {
 		{"a made-up purpose", get("/patients/p-001", "X-Purpose-Of-Use: "+mark+"\r\n"), 422, field("X-Purpose-Of-Use", "not one of the allowed values")},
 		{"a purpose in lower case", get("/patients/p-001", "X-Purpose-Of-Use: treat\r\n"), 422, field("X-Purpose-Of-Use", "not one of the allowed values")},
 		{"a blank purpose", get("/patients/p-001", "X-Purpose-Of-Use:\r\n"), 422, field("X-Purpose-Of-Use", "not one of the allowed values")},
+		{"a time of a zone a day away, in a query", get("/api/v1/audit/logs?from=2026-03-01T08:30:00%2B24:00"), 422, field("from", "not a time of RFC 3339")},
 		{
 			"a time of a zone a day away",
 			post("/api/v1/appointments", `{"patient_id":"p-001","issuer":"i","subject":"s","from":"2026-03-01T08:30:00Z","to":"2026-03-01T08:30:00+24:00"}`), 422, field("/to", "not a time of RFC 3339"),

@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -43,6 +44,9 @@ type TrailFilter struct {
 // query reads the filters. It reports Invalid, and where.
 func (f *TrailFilter) query(p med.Page) (med.TrailQuery, error) {
 	q := med.TrailQuery{From: f.From, To: f.To, Action: f.Action, Outcome: f.Outcome, BreakGlass: f.BreakGlass, Page: p}
+	if err := cmp.Or(checkTime("from", f.From), checkTime("to", f.To)); err != nil {
+		return q, err
+	}
 	if !f.From.IsZero() && !f.To.IsZero() && !f.From.Before(f.To) {
 		return q, med.Invalid.New("").With(med.FieldError{Pointer: "from", Reason: "not before to"})
 	}
@@ -167,6 +171,15 @@ func trailRowOf(e *med.TrailEntry) trailRow {
 		r.BreakGlass = &trailGlass{Grant: g.Grant, ReasonCode: g.ReasonCode, Reason: g.Reason.Reveal()}
 	}
 	return r
+}
+
+// checkTime refuses a time whose zone is a day away: Go reads one, and neither
+// RFC 3339 nor a writer of JSON knows it. For every time that a caller gives.
+func checkTime(pointer string, t time.Time) error {
+	if _, east := t.Zone(); max(east, -east) >= 24*60*60 {
+		return med.Invalid.New("").With(med.FieldError{Pointer: pointer, Reason: "not a time of RFC 3339"})
+	}
+	return nil
 }
 
 // stamp writes a time to the millisecond.

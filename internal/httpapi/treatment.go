@@ -144,12 +144,3 @@ func (s *Server) endTreatment(ctx context.Context, c med.Caller, kind med.Treatm
 	}
 	return answered(event, endedBody{in.ID}), nil
 }
-
-// checkTime refuses a time whose zone is a day away: Go reads one, and RFC 3339
-// does not know it.
-func checkTime(pointer string, t time.Time) error {
-	if _, east := t.Zone(); max(east, -east) >= 24*60*60 {
-		return med.Invalid.New("").With(med.FieldError{Pointer: pointer, Reason: "not a time of RFC 3339"})
-	}
-	return nil
-}
