@@ -168,8 +168,7 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 	}
 	ruled, err := s.decide(ctx, engine, asked, patient == "")
 	if err != nil {
-		s.cfg.Log.ErrorContext(ctx, "policy not evaluated", slog.String("revision", engine.Revision()))
-		return refuse(id, "denied", "policy_error")
+		return s.unruled(ctx, id, engine)
 	}
 	ruling := &pb.Ruling{Said: ruled.said, Revision: engine.Revision()}
 	if !ruled.allows {
@@ -207,6 +206,12 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 	claims.Strict = s.strict(q, emergency || standing != nil)
 	ruling.Strict = claims.Strict
 	return s.mint(ctx, id, ruling, claims, q.GetEventId())
+}
+
+// unruled refuses what the policy could not say anything of.
+func (s *Service) unruled(ctx context.Context, id uint64, engine *policy.Engine) *pb.Answer {
+	s.cfg.Log.ErrorContext(ctx, "policy not evaluated", slog.String("revision", engine.Revision()))
+	return refuse(id, "denied", "policy_error")
 }
 
 // kindAsked is the kind that decisions are for: none of an action on records,

@@ -4,7 +4,6 @@ package sidecar
 
 import (
 	"context"
-	"log/slog"
 	"slices"
 	"strings"
 
@@ -41,14 +40,13 @@ func (s *Service) mayGrants(ctx context.Context, id uint64, c *token.Claims, q *
 		of.Type, of.Sensitivity, of.State = "break_glass", med.SensitivityNormal, policy.StateLive
 		d, err := engine.Decide(ctx, policy.Input{Subject: policy.Subject{Roles: c.Caller.Roles, MFA: mfa}, Action: q.GetAction(), Resource: of})
 		if err != nil {
-			s.cfg.Log.ErrorContext(ctx, "policy not evaluated", slog.String("revision", engine.Revision()))
-			return refuse(id, "denied", "policy_error")
+			return s.unruled(ctx, id, engine)
 		}
 		said.Decisions[string(relation)] = decisionOf(d)
 	}
 	ruled, err := ruledBy(said)
 	if err != nil {
-		return refuse(id, "denied", "policy_error")
+		return s.unruled(ctx, id, engine)
 	}
 	ruling := &pb.Ruling{Said: ruled.said, Revision: engine.Revision()}
 	if !ruled.allows {
