@@ -54,11 +54,8 @@ func (s *Service) RecordDisclosure(ctx context.Context, c med.Caller, id med.Pat
 		}
 		d.ID = canonical(d.ID)
 		err = s.writeDisclosure(ctx, in, id, &d, again)
-		if med.KindOf(err) == med.Conflict && again != nil {
-			// Another of the same requests was faster, if there is something made.
-			if made, err := again.made(ctx, s, in); err != nil || made != "" {
-				return disclosedBefore(in, made, err)
-			}
+		if made, err := again.faster(ctx, s, in, err); err != nil || made != "" {
+			return disclosedBefore(in, made, err)
 		}
 		return &d, err
 	})

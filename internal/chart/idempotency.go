@@ -79,6 +79,15 @@ func (o *once) made(ctx context.Context, s *Service, in *entered) (string, error
 	return row.Resource, nil
 }
 
+// faster returns what another of the same requests made meanwhile, when this one
+// failed for it; "" when it failed for something else, or not.
+func (o *once) faster(ctx context.Context, s *Service, in *entered, failed error) (string, error) {
+	if med.KindOf(failed) != med.Conflict {
+		return "", nil
+	}
+	return o.made(ctx, s, in)
+}
+
 // remember writes down what was made, in the transaction that makes it: a crash
 // before the answer leaves both or neither. It fails as a duplicate when another
 // of these requests was faster; ask made then.

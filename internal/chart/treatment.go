@@ -67,11 +67,8 @@ func (s *Service) AddTreatment(ctx context.Context, c med.Caller, t med.Treatmen
 		t.From, t.To = t.From.UTC().Truncate(time.Millisecond), t.To.UTC().Truncate(time.Millisecond)
 		t.Event, t.CreatedAt = in.entry.ID, in.entry.OccurredAt
 		err = s.writeTreatment(ctx, in, &t, again)
-		if med.KindOf(err) == med.Conflict && again != nil {
-			// Another of the same requests was faster, if there is something made.
-			if made, err := again.made(ctx, s, in); err != nil || made != "" {
-				return s.treatmentBefore(ctx, in, &t, made, err)
-			}
+		if made, err := again.faster(ctx, s, in, err); err != nil || made != "" {
+			return s.treatmentBefore(ctx, in, &t, made, err)
 		}
 		return err
 	})
