@@ -483,11 +483,11 @@ func (a *audited) logless(ctx context.Context, snap *trail.Snapshot) error {
 		if err != nil {
 			return err
 		}
-		if len(kept.Heads) == 0 {
+		top := kept.Largest()
+		if top == nil {
 			continue
 		}
 		gone = true
-		top := slices.MaxFunc(kept.Heads, func(x, y audit.Head) int { return cmp.Compare(x.Size, y.Size) })
 		a.tell(audit.Finding{Kind: audit.RolledBack, Index: -1, Note: fmt.Sprintf("%s knows of %d entries of %s, and the database of no log", top.From, top.Size, l.Origin)})
 	}
 	if !gone {

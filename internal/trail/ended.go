@@ -109,14 +109,9 @@ func (c *check) beyond() error {
 	if err != nil {
 		return err
 	}
-	if kept == nil || len(kept.Heads) == 0 {
+	top := kept.Largest()
+	if top == nil {
 		return nil
-	}
-	top := kept.Heads[0]
-	for _, h := range kept.Heads {
-		if h.Size > top.Size {
-			top = h
-		}
 	}
 	c.opt.Tell(audit.Finding{Kind: audit.RolledBack, Epoch: c.log.Epoch, Index: -1, Note: fmt.Sprintf("%s knows of %d entries of epoch %d, which is not in the database: it was put back to an older state", top.From, top.Size, c.log.Epoch+1)})
 	return nil

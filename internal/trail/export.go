@@ -186,7 +186,7 @@ select b.first_index, b.ids, b.hi_epoch, b.hi_tx, b.hi_id, coalesce(p.hi_epoch, 
 		byID[rows[i].ID] = &rows[i]
 	}
 	end := min(m.To, first+int64(len(ids)/16))
-	leaves, err := s.tiles(ctx, s.main(), m.Log.Epoch, at, int(end-at))
+	leaves, err := leavesOf(ctx, s.main(), m.Log.Epoch, at, int(end-at))
 	if err != nil {
 		return 0, err
 	}

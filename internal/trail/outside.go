@@ -3,6 +3,7 @@
 package trail
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -125,6 +126,16 @@ func Join(all ...*Outside) *Outside {
 		out.Heads = append(out.Heads, o.Heads...)
 	}
 	return out
+}
+
+// Largest returns the head of most entries that is kept, signed by enough or not;
+// nil when none is.
+func (o *Outside) Largest() *audit.Head {
+	if o == nil || len(o.Heads) == 0 {
+		return nil
+	}
+	top := slices.MaxFunc(o.Heads, func(x, y audit.Head) int { return cmp.Compare(x.Size, y.Size) })
+	return &top
 }
 
 // Proved reports whether the leaves lead to the head that is kept with them.

@@ -232,7 +232,7 @@ select b.epoch from audit.batch b where (b.hi_epoch, b.hi_tx, b.hi_id) >= ($1, $
 	if err != nil {
 		return false
 	}
-	leaves, err := c.s.tiles(ctx, c.s.main(), epoch, i, 1)
+	leaves, err := leavesOf(ctx, c.s.main(), epoch, i, 1)
 	return err == nil && leaves[0] == e.Hash
 }
 

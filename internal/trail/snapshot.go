@@ -228,11 +228,6 @@ func stamp(b []byte) time.Time {
 	return time.UnixMicro(int64(binary.BigEndian.Uint64(b)) + since2000).UTC()
 }
 
-// tiles returns the leaf hashes of [from, from+n) as the tiles have them.
-func (s *Snapshot) tiles(ctx context.Context, conn *pgx.Conn, epoch int32, from int64, n int) ([]tlog.Hash, error) {
-	return leavesOf(ctx, conn, epoch, from, n)
-}
-
 // leavesOf returns the leaf hashes of [from, from+n) as the tiles have them.
 // Where there is no tile, or it is too short, the hash is zero.
 func leavesOf(ctx context.Context, db queryer, epoch int32, from int64, n int) ([]tlog.Hash, error) {

@@ -192,7 +192,7 @@ func (c *check) checkTiles(ctx context.Context) error {
 			c.tell(audit.Unproved, -1, "the tiles that are kept outside do not lead to the checkpoint that is kept with them: they are left aside")
 		}
 	}
-	ours := func(from int64, n int) ([]tlog.Hash, error) { return c.s.tiles(ctx, c.s.main(), c.log.Epoch, from, n) }
+	ours := func(from int64, n int) ([]tlog.Hash, error) { return leavesOf(ctx, c.s.main(), c.log.Epoch, from, n) }
 	good := c.kept > 0
 	if !good && c.anchor.Size <= c.log.Size {
 		root, err := rootOf(c.anchor.Size, ours)
@@ -241,7 +241,7 @@ func (c *check) upperTiles(ctx context.Context, good bool) error {
 	full := c.log.Size >> audit.TileHeight
 	for at := int64(0); at < full; {
 		n := min(64, full-at)
-		leaves, err := c.s.tiles(ctx, c.s.main(), c.log.Epoch, at<<audit.TileHeight, int(n)<<audit.TileHeight)
+		leaves, err := leavesOf(ctx, c.s.main(), c.log.Epoch, at<<audit.TileHeight, int(n)<<audit.TileHeight)
 		if err != nil {
 			return err
 		}
@@ -375,7 +375,7 @@ select b.first_index, b.ids from audit.batch b where b.epoch = $1 and b.first_in
 
 // ours returns the leaves as the database has them, or as they were made anew.
 func (c *check) ours(ctx context.Context, conn *pgx.Conn, from int64, n int) ([]tlog.Hash, error) {
-	out, err := c.s.tiles(ctx, conn, c.log.Epoch, from, n)
+	out, err := leavesOf(ctx, conn, c.log.Epoch, from, n)
 	if err != nil {
 		return nil, err
 	}
@@ -533,7 +533,7 @@ func (c *check) read(ctx context.Context, worker int, bs []sealedBatch) (*stretc
 	if len(st.Names) != n { // the list is lost
 		st.Names = nil
 	}
-	stored, err := c.s.tiles(ctx, c.s.conns[worker+1], c.log.Epoch, first, n)
+	stored, err := leavesOf(ctx, c.s.conns[worker+1], c.log.Epoch, first, n)
 	if err != nil {
 		return nil, err
 	}
