@@ -13,7 +13,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -233,6 +235,10 @@ func (d *dev) start(ctx context.Context, part string, env map[string]string, arg
 	}
 }
 
+// share is how many threads a part that works for the API runs at once: with all of
+// the cores each, on a small machine, they wake each other more than they work.
+func share() string { return cmp.Or(os.Getenv("GOMAXPROCS"), strconv.Itoa(max(1, runtime.NumCPU()/2))) }
+
 func (d *dev) startSidecar(ctx context.Context) error {
 	listen := d.opt.Sidecar
 	if listen == "127.0.0.1:50051" && ipv6(ctx) {
@@ -243,13 +249,12 @@ func (d *dev) startSidecar(ctx context.Context) error {
 		"MEDIRECORD_CONTEXT_KEY_FILE": d.files.contextKey(), "MEDIRECORD_SERVICE_TOKENS": d.files.services(),
 		"MEDIRECORD_TOKEN_ISSUER": DevIssuer, "MEDIRECORD_TOKEN_AUDIENCE": devAudience, "CORESDK_JWKS_URI": d.info.JWKS,
 		"CORESDK_LOG_LEVEL": os.Getenv("CORESDK_LOG_LEVEL"), "MEDIRECORD_POLICY": os.Getenv("MEDIRECORD_POLICY"),
-		"MEDIRECORD_STRICT_READS": os.Getenv("MEDIRECORD_STRICT_READS"),
+		"MEDIRECORD_STRICT_READS": os.Getenv("MEDIRECORD_STRICT_READS"), "GOMAXPROCS": share(),
 	})
 	if err != nil {
 		return err
 	}
-	d.base.SidecarAddr = addrs[0]
-	d.info.Sidecar = addrs[0]
+	d.base.SidecarAddr, d.info.Sidecar = addrs[0], addrs[0]
 	d.info.PIDs = map[string]int{"postgres": d.pg.PID(), "sidecar": child.PID()}
 	return nil
 }
@@ -307,7 +312,7 @@ func (d *dev) startWorker(ctx context.Context) error {
 		"MEDIRECORD_TRAIL_KEY_FILE": d.files.path("trail.key"), "MEDIRECORD_SEALER_STATE": d.files.path("sealer.json"),
 		"MEDIRECORD_TRAIL_POLICY": d.files.trailPolicy(), "MEDIRECORD_TRAIL_SINKS": "file://" + d.files.path("sink"),
 		"MEDIRECORD_AUDITOR_DATABASE_URL": d.base.AuditorDatabaseURL,
-		"MEDIRECORD_WORKER_OPS_LISTEN":    "127.0.0.1:0",
+		"MEDIRECORD_WORKER_OPS_LISTEN":    "127.0.0.1:0", "GOMAXPROCS": share(),
 	})
 	if err == nil {
 		d.info.PIDs["worker"] = child.PID()
