@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"unicode/utf16"
@@ -15,12 +14,13 @@ import (
 
 const maxDepth = 32
 
-// Reasons why JSON is refused before anybody reads it. They carry no value.
+// Reasons why JSON is refused before anybody reads it. They carry no value: the
+// client reads them (unread).
 var (
 	errJSON      = errors.New("not one JSON value")
-	errDepth     = errors.New("nested too deeply")
-	errDuplicate = errors.New("a key is given twice")
-	errText      = errors.New("text with control or direction characters, or not Unicode")
+	errDepth     = errors.New("nested deeper than " + strconv.Itoa(maxDepth))
+	errDuplicate = errors.New("a key given twice")
+	errText      = errors.New("control or direction characters, or not UTF-8")
 )
 
 // checkJSON reports an error for JSON that two readers could read in two ways
@@ -126,7 +126,7 @@ func checkArray(d *json.Decoder, depth int) error {
 // end takes the closing bracket.
 func end(d *json.Decoder) error {
 	if _, err := d.Token(); err != nil {
-		return fmt.Errorf("unclosed: %w", errJSON)
+		return errJSON
 	}
 	return nil
 }

@@ -114,9 +114,12 @@ func (n names) invalid(status int, errs []located) *med.Error {
 	case http.StatusRequestEntityTooLarge:
 		return med.TooLarge.New("")
 	case http.StatusUnsupportedMediaType:
+		if len(errs) > 0 && errs[0].location == headerCoding {
+			return med.UnsupportedMedia.New("Send the body as it is, without a Content-Encoding.")
+		}
 		return med.UnsupportedMedia.New("")
 	case http.StatusBadRequest:
-		return med.Invalid.New("The body cannot be read.")
+		return unread(errs)
 	}
 	if status >= http.StatusInternalServerError {
 		return med.Internal.Because(errors.New("huma refused to answer"))
@@ -130,6 +133,20 @@ func (n names) invalid(status int, errs []located) *med.Error {
 		}
 	}
 	return e
+}
+
+// unread is a body that cannot be read, and why, if it is for one of our reasons.
+func unread(errs []located) *med.Error {
+	e := med.Invalid.New("The body cannot be read.")
+	if len(errs) == 0 {
+		return e.With(med.FieldError{Pointer: "/", Reason: "required"})
+	}
+	for _, why := range []error{errJSON, errDepth, errDuplicate, errText} {
+		if errs[0].message == why.Error() {
+			return e.With(med.FieldError{Pointer: "/", Reason: why.Error()})
+		}
+	}
+	return e.With(med.FieldError{Pointer: "/", Reason: reasonOther})
 }
 
 const maxFieldErrors = 32

@@ -5,7 +5,9 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"mime"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/medirecord/medirecord/internal/med"
@@ -37,7 +39,11 @@ var errNoEntry = errors.New("an answer came without an audit entry")
 // handle adds a route that needs a caller. What its handler gives back leaves
 // only with the audit entry that allows it.
 func handle[I, O any, P audited[O]](s *Server, r *router, op operation, h func(context.Context, med.Caller, *I) (P, error)) {
-	huma.Register(r.api, op.huma(s.cfg.MaxBody), func(ctx context.Context, in *I) (*O, error) {
+	o := op.huma(s.cfg.MaxBody)
+	if op.takesBody() {
+		o.Middlewares = huma.Middlewares{uncoded(r.api)}
+	}
+	huma.Register(r.api, o, func(ctx context.Context, in *I) (*O, error) {
 		x := exchangeFrom(ctx)
 		if !x.known {
 			return nil, s.problem(ctx, x, med.Unauthorized.New(""))
@@ -86,6 +92,29 @@ func (s *Server) admit(ctx context.Context, x *exchange, r *http.Request) error 
 	x.caller, x.known, x.names = caller, true, s.router.names
 	return nil
 }
+
+// takesBody reports whether the operation reads a body.
+func (op operation) takesBody() bool { return op.method != "" && !bodiless(op.method) && !op.bodiless }
+
+// uncoded lets a body pass that is what it looks like: one in a coding could be read
+// in two ways, by us and by whoever looked at it on the way; and a small one could
+// become a large one.
+func uncoded(api huma.API) func(huma.Context, func(huma.Context)) {
+	return func(c huma.Context, next func(huma.Context)) {
+		kind := c.Header("Content-Type")
+		_, _, err := mime.ParseMediaType(kind)
+		switch {
+		case c.Header(headerCoding) != "" && !strings.EqualFold(c.Header(headerCoding), "identity"):
+			_ = huma.WriteErr(api, c, http.StatusUnsupportedMediaType, "", &huma.ErrorDetail{Location: headerCoding})
+		case kind != "" && err != nil:
+			_ = huma.WriteErr(api, c, http.StatusUnsupportedMediaType, "")
+		default:
+			next(c)
+		}
+	}
+}
+
+const headerCoding = "Content-Encoding"
 
 func bodiless(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodDelete

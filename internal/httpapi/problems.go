@@ -27,11 +27,10 @@ var withBody = []*med.ErrorKind{med.TooLarge, med.UnsupportedMedia}
 func (op operation) problems() []*med.ErrorKind {
 	all := append(slices.Clone(everywhere), op.errors...)
 	switch {
-	case op.method == "" || bodiless(op.method):
+	case op.takesBody():
+		all = append(all, withBody...)
 	case op.bodiless: // what is sent all the same is not read
 		all = append(all, med.TooLarge)
-	default:
-		all = append(all, withBody...)
 	}
 	return slices.DeleteFunc(slices.Clone(med.ErrorKinds), func(k *med.ErrorKind) bool { return !slices.Contains(all, k) })
 }
