@@ -36,7 +36,7 @@ func exampleSidecar() *coresdktest.Sidecar {
 }
 
 func exampleSDK(sidecar *coresdktest.Sidecar) *coresdk.SDK {
-	sdk, err := coresdk.New(context.Background(), coresdk.Config{Addr: sidecar.Addr})
+	sdk, err := coresdk.New(context.Background(), coresdk.Config{Addr: sidecar.Addr, Timeout: time.Minute, ConnectTimeout: time.Minute})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -4,6 +4,7 @@ package coresdk_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"io"
 	"os"
@@ -79,13 +80,22 @@ func saying(a *coresdkv1.ValidateTokenResponse) coresdktest.Answers {
 func serve(t *testing.T, a coresdktest.Answers, o coresdktest.Options) *coresdktest.Sidecar {
 	t.Helper()
 	s, err := coresdktest.Serve(a, o)
+	for end := time.Now().Add(patience); o.Addr != "" && err != nil && time.Now().Before(end); { // somebody else on this machine may have the port for a moment
+		time.Sleep(10 * time.Millisecond)
+		s, err = coresdktest.Serve(a, o)
+	}
 	noError(t, err)
 	t.Cleanup(func() { noError(t, s.Close()) })
 	return s
 }
 
+// patience is what a connection or a call has, whose time is not what is asked:
+// on a machine that is busy with other things a second is chance.
+const patience = time.Minute
+
 func connect(t *testing.T, c coresdk.Config) *coresdk.SDK {
 	t.Helper()
+	c.Timeout, c.ConnectTimeout = cmp.Or(c.Timeout, patience), cmp.Or(c.ConnectTimeout, patience)
 	sdk, err := coresdk.New(t.Context(), c)
 	noError(t, err)
 	t.Cleanup(func() { noError(t, sdk.Close()) })
@@ -94,7 +104,7 @@ func connect(t *testing.T, c coresdk.Config) *coresdk.SDK {
 
 func asking(t *testing.T, a coresdktest.Answers) *coresdk.SDK {
 	t.Helper()
-	return connect(t, coresdk.Config{Addr: serve(t, a, coresdktest.Options{}).Addr, Timeout: 10 * time.Second})
+	return connect(t, coresdk.Config{Addr: serve(t, a, coresdktest.Options{}).Addr})
 }
 
 func noError(t *testing.T, err error) {

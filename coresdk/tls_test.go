@@ -59,7 +59,7 @@ func TestMutualTLS(t *testing.T) {
 			t.Parallel()
 			c := tc.client
 			c.Addr = serve(t, saying(yes()), coresdktest.Options{Addr: loopback, TLS: tc.server}).Addr
-			c.ConnectTimeout = 500 * time.Millisecond
+			c.ConnectTimeout = 5 * time.Second // for one handshake at least: what it failed for is what it tells
 			sdk, err := coresdk.New(t.Context(), c)
 			refused(t, sdk, err, tc.says)
 		})

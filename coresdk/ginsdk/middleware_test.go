@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/go-cmp/cmp"
@@ -43,7 +44,7 @@ func sidecar(t *testing.T, a coresdktest.Answers) (*coresdktest.Sidecar, *coresd
 	if err != nil {
 		t.Fatal(err)
 	}
-	sdk, err := coresdk.New(t.Context(), coresdk.Config{Addr: s.Addr})
+	sdk, err := coresdk.New(t.Context(), coresdk.Config{Addr: s.Addr, Timeout: time.Minute, ConnectTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

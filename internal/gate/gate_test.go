@@ -110,7 +110,7 @@ func good(t *testing.T) *far {
 // open opens a gate with a generous deadline, or with the one given.
 func open(t *testing.T, f *far, deadline ...time.Duration) *gate.Gate {
 	t.Helper()
-	cfg := coresdk.Config{Addr: f.addr, Dev: true, Timeout: 30 * time.Second, ConnectTimeout: 20 * time.Second}
+	cfg := coresdk.Config{Addr: f.addr, Dev: true, Timeout: time.Minute, ConnectTimeout: time.Minute}
 	if len(deadline) > 0 {
 		cfg.Timeout = deadline[0]
 	}
@@ -129,7 +129,7 @@ func noError(t *testing.T, err error) {
 
 func eventually(t *testing.T, what string, try func() error) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(2 * time.Minute); ; {
 		err := try()
 		if err == nil {
 			return
@@ -287,7 +287,7 @@ func TestABrokenStreamRefusesWhoWaitsAndTheNextOpensAnother(t *testing.T) {
 			begin := time.Now()
 			c, err := g.Who(t.Context(), "t")
 			unavailable(t, c, err)
-			if took := time.Since(begin); took > 20*time.Second {
+			if took := time.Since(begin); took > 50*time.Second { // their deadline is a minute
 				t.Errorf("refused after %s: the break was not noticed", took)
 			}
 		})
@@ -330,7 +330,7 @@ func TestASidecarThatNeverAnswers(t *testing.T) {
 			begin := time.Now()
 			c, err := g.Who(t.Context(), "t")
 			unavailable(t, c, err)
-			if time.Since(begin) > deadline+10*time.Second {
+			if time.Since(begin) > deadline+time.Minute {
 				late.Add(1)
 			}
 		})
@@ -379,7 +379,7 @@ func TestAClosedGateRefuses(t *testing.T) {
 		return echo(q)
 	})
 	defer close(hold)
-	g := open(t, f.serve(t, "127.0.0.1:0"), 2*time.Second)
+	g := open(t, f.serve(t, "127.0.0.1:0"))
 	refused := make(chan error, 1)
 	go func() { _, err := g.Who(t.Context(), "held"); refused <- err }()
 	eventually(t, "a question is under way", func() error {
@@ -397,7 +397,7 @@ func TestAClosedGateRefuses(t *testing.T) {
 func TestARestartedSidecarIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	f := good(t)
-	g := open(t, f, 2*time.Second)
+	g := open(t, f, 30*time.Second)
 	_, err := g.Who(t.Context(), "t")
 	noError(t, err)
 	f.server.Stop()

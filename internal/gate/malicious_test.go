@@ -16,11 +16,11 @@ import (
 )
 
 // saying answers every question with the same thing.
-func saying(t *testing.T, answer func(*pb.Question) *pb.Answer) *gate.Gate {
+func saying(t *testing.T, answer func(*pb.Question) *pb.Answer, deadline ...time.Duration) *gate.Gate {
 	t.Helper()
 	f := &far{}
 	f.ask = f.answering(answer)
-	return open(t, f.serve(t, "127.0.0.1:0"), 2*time.Second)
+	return open(t, f.serve(t, "127.0.0.1:0"), deadline...)
 }
 
 func TestWhatIsNotACleanAnswerIsNoCaller(t *testing.T) {
@@ -62,7 +62,11 @@ func TestWhatIsNotACleanAnswerIsNoCaller(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, err := saying(t, tc.answer).Who(t.Context(), "t")
+			var deadline []time.Duration
+			if tc.code == "sidecar_unavailable" { // what it is told when no answer came
+				deadline = append(deadline, time.Second)
+			}
+			c, err := saying(t, tc.answer, deadline...).Who(t.Context(), "t")
 			if fmt.Sprintf("%+v", c) != fmt.Sprintf("%+v", med.Caller{}) {
 				t.Errorf("a caller came with it: %+v", c)
 			}
