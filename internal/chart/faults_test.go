@@ -108,7 +108,7 @@ func TestAWriteAndItsEntryAreBothOrNeither(t *testing.T) {
 
 func TestALockedTrailIsNotWaitedForLongerThanItsDeadline(t *testing.T) {
 	t.Parallel()
-	s := medtest.New(t, medtest.Options{Trail: trail.Config{Deadline: 400 * time.Millisecond}})
+	s := medtest.New(t, medtest.Options{Trail: trail.Config{Deadline: 4 * time.Second}}) // less, and what is not locked might not be in time either
 	alice := s.Patient(t, medtest.North, medtest.Alice())
 	clinician := s.Of(t, med.RoleClinician, medtest.North)
 	release := locked(t, s.DB.Super(t), "audit.event")
@@ -117,7 +117,7 @@ func TestALockedTrailIsNotWaitedForLongerThanItsDeadline(t *testing.T) {
 		all.Go(func() {
 			begin := time.Now()
 			undisclosed(t, s.Get(t, clinician, path(alice)), 503, "audit_unavailable")
-			if took := time.Since(begin); took > 10*time.Second {
+			if took := time.Since(begin); took > medtest.Patience { // the lock is held until all have their answer
 				t.Errorf("answered after %s", took)
 			}
 		})
@@ -366,7 +366,7 @@ func TestWhatAClientSaysOfItselfCannotSpoilItsEntry(t *testing.T) {
 
 func TestTheDatabaseOrTheKeysAway(t *testing.T) {
 	t.Parallel()
-	s := medtest.New(t)
+	s := medtest.New(t, medtest.Options{Deadline: 5 * time.Second}) // what the one read waits that finds a lock
 	alice := s.Patient(t, medtest.North, medtest.Alice())
 	bob := medtest.Alice()
 	bob.Name.Text, bob.SourceID = "Bob Smith", "source-bob"

@@ -258,7 +258,7 @@ func TestTimeEndsGrantsAndEscalatesReviews(t *testing.T) {
 	dr := visitor(t, s)
 	opened := s.Post(t, dr, glassPath, openBody(alice, "other", reason))
 	g := grantIn(t, opened, 201)
-	db, err := postgres.Open(t.Context(), postgres.Config{URL: s.DB.URL("worker"), Conns: 2})
+	db, err := postgres.Open(t.Context(), postgres.Config{URL: s.DB.URL("worker"), Conns: 2, Deadline: medtest.Patience})
 	noError(t, err)
 	t.Cleanup(db.Close)
 	gate := s.OpenGate(t, s.Sidecar.Addrs()[0].String(), "worker")

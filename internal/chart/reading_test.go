@@ -441,7 +441,7 @@ func TestACursorHoldsOnEveryReplica(t *testing.T) {
 	p := parsed[trailPage](t, s.Get(t, officer, logs+"?limit=1"))
 	keeper, err := envelope.OpenFileKeeper(s.Keeper)
 	noError(t, err)
-	keys, err := keystore.Open(t.Context(), keystore.Config{URL: s.DB.KeysURL("keys"), Keeper: keeper})
+	keys, err := keystore.Open(t.Context(), keystore.Config{URL: s.DB.KeysURL("keys"), Keeper: keeper, Deadline: medtest.Patience})
 	noError(t, err)
 	t.Cleanup(keys.Close)
 	replica, err := chart.New(chart.Config{Gate: s.Gate, DB: s.Postgres, Keys: keys, Trail: s.Trail})

@@ -103,7 +103,7 @@ func TestTamperingWithKeysIsNoticed(t *testing.T) {
 		t.Helper()
 		keeper, err := envelope.OpenFileKeeper(s.Keeper)
 		noError(t, err)
-		keys, err := keystore.Open(t.Context(), keystore.Config{URL: s.DB.KeysURL("keys"), Keeper: keeper})
+		keys, err := keystore.Open(t.Context(), keystore.Config{URL: s.DB.KeysURL("keys"), Keeper: keeper, Deadline: medtest.Patience})
 		noError(t, err)
 		defer keys.Close()
 		door, err := chart.New(chart.Config{Gate: s.Gate, DB: s.Postgres, Keys: keys, Trail: s.Trail})

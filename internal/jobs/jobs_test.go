@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { medtest.Main(m) }
 // and under the service it asks as.
 func worker(t *testing.T, s *medtest.System, service string, every time.Duration) *jobs.Maintenance {
 	t.Helper()
-	db, err := postgres.Open(context.WithoutCancel(t.Context()), postgres.Config{URL: s.DB.URL("worker"), Conns: 2})
+	db, err := postgres.Open(context.WithoutCancel(t.Context()), postgres.Config{URL: s.DB.URL("worker"), Conns: 2, Deadline: medtest.Patience})
 	noError(t, err)
 	t.Cleanup(db.Close)
 	return jobs.New(jobs.Config{

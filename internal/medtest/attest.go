@@ -18,7 +18,9 @@ import (
 func (d *Databases) checkMACs(t testing.TB) {
 	t.Helper()
 	attester := token.NewAttester([]token.ContextKey{ContextKey})
-	rows, err := d.Super(t).Query(context.Background(), `
+	super := d.Super(t)
+	defer func() { _ = super.Close(context.Background()) }() // who waits for something calls this often
+	rows, err := super.Query(context.Background(), `
 select event_id::text, coalesce(parent_id, event_id)::text, parent_id is not null, actor_issuer, actor_subject, coalesce(actor_practice, ''),
        coalesce(patient_id, ''), action, outcome, coalesce(ctx_nonce, ''), coalesce(ctx_mac, ''), recorded_at
   from audit.event`)

@@ -30,7 +30,9 @@ func (s *System) TrailRows(t testing.TB) []TrailRow { return s.DB.TrailRows(t) }
 // TrailRows rereads the whole trail from scratch.
 func (d *Databases) TrailRows(t testing.TB) []TrailRow {
 	t.Helper()
-	rows, err := d.Super(t).Query(context.Background(), `
+	super := d.Super(t)
+	defer func() { _ = super.Close(context.Background()) }() // who waits for something calls this often
+	rows, err := super.Query(context.Background(), `
 select event_id::text, coalesce(parent_id::text, ''), actor_subject, coalesce(actor_practice, ''), action, resource_type || '/' || resource_id, coalesce(patient_id, ''),
        coalesce(patient_practice, ''), outcome, coalesce(code, ''), break_glass, occurred_at, recorded_at, detail, encode(nonce, 'hex'),
        concat_ws(' ', actor_issuer, actor_subject, actor_practice, patient_id, patient_practice, action, resource_type, resource_id, code, ctx_nonce, ctx_mac, detail)

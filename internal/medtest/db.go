@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -158,7 +160,7 @@ func (d *Databases) make(t testing.TB, clinical, keys string) {
 		Exec(t, super, `grant connect on database `+db+` to medirecord_migrator, medirecord_app, medirecord_trail, medirecord_keys, medirecord_worker, medirecord_retention, medirecord_sealer, medirecord_auditor`)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 4*Patience)
 		defer cancel()
 		conn, err := pgx.Connect(ctx, c.SuperuserURL("postgres"))
 		if err != nil {
@@ -174,12 +176,21 @@ func (d *Databases) make(t testing.TB, clinical, keys string) {
 // URL returns the clinical database's address for one of our roles, without
 // its prefix: app, trail, worker, migrator, retention.
 func (d *Databases) URL(role string) string {
-	return d.cluster.URL("medirecord_"+role, password, d.Clinical)
+	return patiently(d.cluster.URL("medirecord_"+role, password, d.Clinical))
 }
 
 // KeysURL returns the key store's address for one of our roles.
 func (d *Databases) KeysURL(role string) string {
-	return d.cluster.URL("medirecord_"+role, password, d.Keys)
+	return patiently(d.cluster.URL("medirecord_"+role, password, d.Keys))
+}
+
+// patiently gives connecting time too: a server that forks on a busy machine.
+func patiently(url string) string {
+	mark := "?"
+	if strings.Contains(url, "?") {
+		mark = "&"
+	}
+	return url + mark + "connect_timeout=" + strconv.Itoa(int(Patience.Seconds()))
 }
 
 // Super connects to the clinical database as superuser: the attacker no role

@@ -49,7 +49,7 @@ func (l *TrailLog) Seal(t testing.TB) {
 	var n int64
 	super := l.db.Super(t)
 	Scan(t, super, []any{&n}, `select count(*) from audit.event`)
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), 4*Patience) // it waits for the transactions of tests beside it too
 	defer stop()
 	s, err := trail.OpenSealer(ctx, trail.SealerConfig{
 		URL: l.db.URL("sealer"), Origin: LogOrigin, Signers: []note.Signer{l.signer}, State: l.state, Every: 10 * time.Millisecond,

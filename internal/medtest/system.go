@@ -4,6 +4,7 @@ package medtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -44,9 +45,15 @@ const (
 	South med.PracticeID = "south"
 )
 
+// Patience is what the parts of a test system have for each thing they do, where
+// a served one has a second or two: on a machine that is busy with other things,
+// and whose disk is, an answer in time is chance. A test of a deadline sets its own.
+const Patience = 30 * time.Second
+
 // Options change what a system is made with.
 type Options struct {
-	Trail    trail.Config // URL and Log are filled in
+	Trail    trail.Config  // URL and Log are filled in
+	Deadline time.Duration // of the clinical database; Patience when 0
 	KeyCache time.Duration
 	// StrictReads: every read against a ticket of the trail, not broken glass only.
 	StrictReads bool
@@ -136,12 +143,12 @@ func New(t testing.TB, opts ...Options) *System {
 	s.Gate = s.OpenGate(t, addr, "")
 	var err error
 	ctx := context.WithoutCancel(t.Context())
-	if s.Postgres, err = postgres.Open(ctx, postgres.Config{URL: s.DB.URL("app"), Conns: 6}); err != nil {
+	if s.Postgres, err = postgres.Open(ctx, postgres.Config{URL: s.DB.URL("app"), Conns: 6, Deadline: cmp.Or(o.Deadline, Patience)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Postgres.Close)
 	tc := o.Trail
-	tc.URL, tc.Log, tc.Now = s.DB.URL("trail"), log, o.Now
+	tc.URL, tc.Log, tc.Now, tc.Deadline = s.DB.URL("trail"), log, o.Now, cmp.Or(tc.Deadline, Patience)
 	if s.Trail, err = trail.Open(ctx, tc); err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +158,10 @@ func New(t testing.TB, opts ...Options) *System {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Keys, err = keystore.Open(ctx, keystore.Config{URL: s.DB.KeysURL("keys"), Keeper: keeper, PatientTTL: o.KeyCache, PracticeTTL: o.KeyCache}); err != nil {
+	keeper.Timeout = Patience
+	if s.Keys, err = keystore.Open(ctx, keystore.Config{
+		URL: s.DB.KeysURL("keys"), Keeper: keeper, PatientTTL: o.KeyCache, PracticeTTL: o.KeyCache, Deadline: Patience,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Keys.Close)
@@ -159,7 +169,7 @@ func New(t testing.TB, opts ...Options) *System {
 		t.Fatal(err)
 	}
 	api, err := httpapi.New(httpapi.Config{
-		Auth: auth.New(s.Gate, s.Trail, time.Now), Chart: s.Chart, Log: log, Now: time.Now, Version: "test",
+		Auth: auth.New(s.Gate, s.Trail, time.Now), Chart: s.Chart, Log: log, Now: time.Now, Version: "test", Timeout: 2 * Patience,
 		Ready: func(context.Context) []httpapi.Check { return nil },
 	})
 	if err != nil {
@@ -260,7 +270,9 @@ func policyAt(t testing.TB, path string) *policy.Engine {
 // OpenGate opens a gate to the sidecar, as a service when one is named.
 func (s *System) OpenGate(t testing.TB, addr, service string) *gate.Gate {
 	t.Helper()
-	g, err := gate.Open(context.WithoutCancel(t.Context()), coresdk.Config{Addr: addr, Dev: true, ServiceToken: coresdk.Secret(serviceTokens[service])}, s.now)
+	g, err := gate.Open(context.WithoutCancel(t.Context()), coresdk.Config{
+		Addr: addr, Dev: true, ServiceToken: coresdk.Secret(serviceTokens[service]), Timeout: Patience, ConnectTimeout: Patience,
+	}, s.now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func OpenPool(ctx context.Context, url string, conns int32) (*pgxpool.Pool, erro
 	}
 	pc.MaxConns = conns
 	pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
-	pc.ConnConfig.ConnectTimeout = 2 * time.Second
+	pc.ConnConfig.ConnectTimeout = cmp.Or(pc.ConnConfig.ConnectTimeout, 2*time.Second) // the URL's connect_timeout wins
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, Unavailable(err)

@@ -46,7 +46,7 @@ func newWatched(t *testing.T, opts ...medtest.Options) *watched {
 	w.gate = w.OpenGate(t, w.Sidecar.Addrs()[0].String(), "worker")
 	ctx := context.WithoutCancel(t.Context())
 	var err error
-	if w.db, err = postgres.Open(ctx, postgres.Config{URL: w.DB.URL("worker"), Conns: 4, Readers: 1}); err != nil {
+	if w.db, err = postgres.Open(ctx, postgres.Config{URL: w.DB.URL("worker"), Conns: 4, Readers: 1, Deadline: medtest.Patience}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.db.Close)
