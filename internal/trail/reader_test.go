@@ -36,7 +36,7 @@ func subjects(t *testing.T, r *trail.Reader, most int) (out []string) {
 func TestEverySealedEntryIsHandedOn(t *testing.T) {
 	t.Parallel()
 	db := medtest.DB(t)
-	tr, err := trail.Open(t.Context(), trail.Config{URL: db.URL("trail")})
+	tr, err := trail.Open(t.Context(), trail.Config{URL: db.URL("trail"), Deadline: medtest.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
