@@ -39,7 +39,7 @@ func (c *clock) advance(d time.Duration) { c.at.Add(int64(d)) }
 func service(t *testing.T, s *medtest.System, now func() time.Time) *auth.Service {
 	t.Helper()
 	g, err := gate.Open(context.WithoutCancel(t.Context()), coresdk.Config{
-		Addr: s.Sidecar.Addrs()[0].String(), Dev: true, Timeout: 20 * time.Second, ConnectTimeout: 20 * time.Second,
+		Addr: s.Sidecar.Addrs()[0].String(), Dev: true, Timeout: medtest.Patience, ConnectTimeout: medtest.Patience,
 	}, time.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestWithoutTheSidecarNobodyIsKnown(t *testing.T) {
 
 func eventually(t *testing.T, try func() error) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(2 * time.Minute); ; {
 		err := try()
 		if err == nil {
 			return
@@ -269,11 +269,13 @@ func TestAFloodOverHTTP(t *testing.T) {
 	}
 	n := map[int]int{}
 	var last medtest.Answer
-	for i := range 90 {
+	tries := 0
+	for i := 0; i < 90 || n[429] == 0 && i < 1000; i++ { // on a slow machine more are let by, one for each second
+		tries++
 		last = s.Get(t, "bad"+strconv.Itoa(i), "/patients/"+string(alice))
 		n[last.Status]++
 	}
-	if n[401] < 60 || n[429] == 0 || n[401]+n[429] != 90 {
+	if n[401] < 60 || n[429] == 0 || n[401]+n[429] != tries {
 		t.Errorf("got %v, want 60 times 401, then 429 but for one each second", n)
 	}
 	eventually(t, func() error { // unless a second has just passed

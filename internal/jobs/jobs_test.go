@@ -231,7 +231,7 @@ func TestPartitionsAreMadeAhead(t *testing.T) {
 
 func eventually(t *testing.T, try func() error) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(2 * time.Minute); ; {
 		err := try()
 		if err == nil {
 			return
