@@ -99,7 +99,7 @@ func TestDevServer(t *testing.T) {
 // watched waits until the worker has found every context that was minted so far
 // in the trail, and checks that it flagged nothing.
 func watched(t *testing.T, s *devServer) {
-	eventually(t, time.Minute, "all that was minted was found entered", func() error {
+	eventually(t, 3*time.Minute, "all that was minted was found entered", func() error {
 		a := ask(t.Context(), s.info.WorkerOps+"/metrics", "")
 		if a.err != nil {
 			return a.err
@@ -164,7 +164,8 @@ func devJSON(t *testing.T, s *devServer, patients int) {
 			t.Errorf("%s: process %d is not a living child of the supervisor", part, pid)
 		}
 	}
-	for _, url := range []string{s.info.API + "/openapi.json", s.info.Ops + "/healthz", s.info.Ops + "/readyz", s.info.JWKS} {
+	ready(t, s.info.Ops)
+	for _, url := range []string{s.info.API + "/openapi.json", s.info.Ops + "/healthz", s.info.JWKS} {
 		if a := ask(t.Context(), url, ""); a.err != nil || a.status != 200 {
 			t.Errorf("%s answers %d (%v), want 200", url, a.status, a.err)
 		}
@@ -238,7 +239,7 @@ func curlLines(t *testing.T, s *devServer) {
 		if l[4] != "" {
 			header = []string{"X-Break-Glass-Reason", l[4]}
 		}
-		got := ask(t.Context(), l[2], l[3], header...)
+		got := patiently(t, func() answer { return ask(t.Context(), l[2], l[3], header...) })
 		if got.err != nil || got.status != want[i].status || !strings.Contains(string(got.body), want[i].body) || !strings.Contains(l[1], want[i].what) {
 			t.Errorf("%q answers %d %s (%v), want %d with %s", l[1], got.status, got.body, got.err, want[i].status, want[i].body)
 		}

@@ -49,28 +49,34 @@ func TestMadeOnceThoughTheAPIWasKilled(t *testing.T) {
 		},
 	} {
 		t.Run(made.name, func(t *testing.T) {
-			before := s.entries(t, made.action)
 			token := s.info.Tokens[made.role]
-			key := "once-" + strings.ReplaceAll(made.name, " ", "-")
-			s.killedBetweenCommitAndAnswer(t, func(ctx context.Context, api string) error {
-				a := post(ctx, api+made.path, token, made.body, "Idempotency-Key", key)
-				if a.err == nil {
-					t.Errorf("got an answer: %d %s", a.status, a.body)
+			var before int
+			var key string
+			for try := 1; ; try++ {
+				before = s.entries(t, made.action)
+				key = fmt.Sprint("once-", strings.ReplaceAll(made.name, " ", "-"), "-", try)
+				if s.killedBetweenCommitAndAnswer(t, func(ctx context.Context, api string) answer {
+					return post(ctx, api+made.path, token, made.body, "Idempotency-Key", key)
+				}) {
+					break
 				}
-				return a.err
-			})
+				if try == 20 {
+					t.Fatal("twenty times the request was given up before it could be stopped where it was to be: this machine is too busy")
+				}
+			}
 			super := s.super(t, s.info.Database.Name)
 			const last = `select resource from medirecord.idempotency order by created_at desc limit 1`
 			id := row[string](t, super, last)
 
 			api, _, _ := s.serve(t)
 			for _, body := range []string{made.body, made.same} {
-				a := post(t.Context(), api+made.path, token, body, "Idempotency-Key", key)
+				a := patiently(t, func() answer { return post(t.Context(), api+made.path, token, body, "Idempotency-Key", key) })
 				if a.err != nil || a.status != http.StatusCreated || !strings.HasSuffix(a.header.Get("Location"), "/"+id) || !strings.Contains(string(a.body), `"id":"`+id+`"`) {
 					t.Fatalf("once more: got %d %s %v, want 201 of %s", a.status, a.body, a.err, id)
 				}
 			}
-			if a := post(t.Context(), api+made.path, token, made.other, "Idempotency-Key", key); a.status != http.StatusConflict || a.field("code") != "key_reused" {
+			other := func() answer { return post(t.Context(), api+made.path, token, made.other, "Idempotency-Key", key) }
+			if a := patiently(t, other); a.status != http.StatusConflict || a.field("code") != "key_reused" {
 				t.Errorf("another body: got %d %s, want 409", a.status, a.body)
 			}
 			if n := row[int](t, super, made.rows, id); n != 1 {
@@ -94,8 +100,10 @@ func (s *devServer) entries(t *testing.T, action string) int {
 
 // killedBetweenCommitAndAnswer runs an API of its own and kills it when the
 // transaction of the request is committed, and its commit not yet answered. The
-// request must make something, with a key.
-func (s *devServer) killedBetweenCommitAndAnswer(t *testing.T, request func(ctx context.Context, api string) error) {
+// request must make something, with a key. It reports false when the API gave the
+// request up before that, as it does after its second or two: nothing is promised
+// of it then.
+func (s *devServer) killedBetweenCommitAndAnswer(t *testing.T, request func(ctx context.Context, api string) answer) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
@@ -110,11 +118,20 @@ func (s *devServer) killedBetweenCommitAndAnswer(t *testing.T, request func(ctx 
 	if _, err := gate.Exec(t.Context(), `lock table medirecord.idempotency in share mode`); err != nil {
 		t.Fatal(err)
 	}
-	answered := make(chan error, 1)
-	go func() { answered <- request(ctx, api) }()
+	answered := make(chan answer, 1)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		answered <- request(ctx, api)
+	}()
 	waits := func(what, where string) {
 		t.Helper()
-		eventually(t, time.Minute, what, func() error {
+		eventually(t, 2*time.Minute, what, func() error {
+			select {
+			case <-over: // too late, or it waits for nothing any more
+				return nil
+			default:
+			}
 			if row[int](t, look, `select count(*) from pg_stat_activity where `+where) == 0 {
 				return errors.New("not yet")
 			}
@@ -137,7 +154,7 @@ func (s *devServer) killedBetweenCommitAndAnswer(t *testing.T, request func(ctx 
 			}
 		}
 	}()
-	eventually(t, time.Minute, "no commit is answered", func() error {
+	eventually(t, 2*time.Minute, "no commit is answered", func() error {
 		if row[int](t, look, `select count(*) from pg_stat_activity where pid = $1 and wait_event = 'SyncRep'`, pid) == 0 {
 			return errors.New("not yet")
 		}
@@ -151,14 +168,21 @@ func (s *devServer) killedBetweenCommitAndAnswer(t *testing.T, request func(ctx 
 		t.Fatal(err)
 	}
 	<-p.Done()
-	if err := <-answered; err == nil {
-		t.Error("the request was answered")
+	a := <-answered
+	if a.err == nil && !a.busy() {
+		t.Errorf("got an answer: %d %s", a.status, a.body)
 	}
 	exec1(t, look, `alter system reset synchronous_standby_names`)
 	exec1(t, look, `select pg_reload_conf()`)
-	waits("commits are answered again", `not exists (select from pg_stat_activity where usename = 'medirecord_app' and wait_event = 'SyncRep')`)
+	eventually(t, 2*time.Minute, "commits are answered again", func() error {
+		if n := row[int](t, look, `select count(*) from pg_stat_activity where wait_event = 'SyncRep'`); n > 0 {
+			return fmt.Errorf("%d wait", n)
+		}
+		return nil
+	})
 	cancel()
 	<-probed
+	return a.err != nil
 }
 
 // served is serve for an API that the test will kill.
@@ -166,7 +190,7 @@ func (s *devServer) served(t *testing.T) (api string, p *running) {
 	t.Helper()
 	file := filepath.Join(s.tmp(), "killed.ready")
 	p = s.launch(t, "killed", append(s.serving(), "MEDIRECORD_READY_FILE="+file), "serve")
-	eventually(t, time.Minute, "serve is ready", func() error {
+	eventually(t, 2*time.Minute, "serve is ready", func() error {
 		b, err := os.ReadFile(file)
 		if err == nil {
 			api = "http://" + strings.Fields(string(b))[0]

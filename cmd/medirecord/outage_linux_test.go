@@ -102,17 +102,27 @@ type reading struct {
 	wrong        string // what is wrong with it whatever happened
 }
 
+// said is status and code.
+func (r *reading) said() string { return fmt.Sprintf("%d %s", r.status, r.code) }
+
 // load is clients that read patients one after the other, on connections that
 // they keep.
 type load struct {
 	clients int
 	cancel  context.CancelFunc
 	group   sync.WaitGroup
-	stall   atomic.Int64 // the longest time that this process did not run, lately
 
 	mu       sync.Mutex
 	readings []reading
+	stalls   []stall
 }
+
+// stall is a time in which this machine did not run this process, or its disk did
+// not write what this process wrote. The server has stood still no less.
+type stall struct{ from, to time.Time }
+
+// short is what is no stall: no part's deadline is anywhere near.
+const short = 250 * time.Millisecond
 
 func startLoad(t *testing.T, base string, s *devServer, people map[string]answer, book *ledger) *load {
 	t.Helper()
@@ -150,25 +160,52 @@ func startLoad(t *testing.T, base string, s *devServer, people map[string]answer
 			}
 		})
 	}
-	l.group.Go(func() { l.watch(ctx) })
+	probe, err := os.Create(filepath.Join(t.TempDir(), "probe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.group.Go(func() { l.watch(ctx, 5*time.Millisecond, func() {}) })
+	l.group.Go(func() {
+		defer func() { _ = probe.Close() }()
+		l.watch(ctx, 50*time.Millisecond, func() {
+			if _, err := probe.WriteAt([]byte{1}, 0); err != nil || probe.Sync() != nil {
+				t.Errorf("the disk takes nothing: %v", err)
+			}
+		})
+	})
 	t.Cleanup(l.stop)
 	return l
 }
 
-// watch notes for how long this process was kept from running: nobody else's
-// answers come later for that, only our looking at them.
-func (l *load) watch(ctx context.Context) {
-	tick := time.NewTicker(5 * time.Millisecond)
+// watch does something small at each tick, and notes when that, or the tick, was
+// late: what others do was late then, and not for anything that they did.
+func (l *load) watch(ctx context.Context, every time.Duration, small func()) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	last := time.Now()
 	for ctx.Err() == nil {
 		<-tick.C
+		small()
 		now := time.Now()
-		if gap := int64(now.Sub(last)); gap > l.stall.Load() {
-			l.stall.Store(gap)
+		if now.Sub(last) > short {
+			l.mu.Lock()
+			l.stalls = append(l.stalls, stall{last, now})
+			l.mu.Unlock()
 		}
 		last = now
 	}
+}
+
+// stalled returns for how long, together, the machine stood still between two moments.
+func (l *load) stalled(from, to time.Time) (d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.stalls {
+		if s.from.Before(to) && s.to.After(from) {
+			d += s.to.Sub(s.from)
+		}
+	}
+	return d
 }
 
 func (l *load) stop() {
@@ -216,7 +253,7 @@ func (l *load) every(t *testing.T, what string, after time.Time, kind func(*read
 	t.Helper()
 	next, had := 0, map[int]bool{}
 	var last reading
-	eventually(t, time.Minute, "each client "+what, func() error {
+	eventually(t, 3*time.Minute, "each client "+what, func() error {
 		all := l.all()
 		for ; next < len(all); next++ {
 			if r := &all[next]; r.ended.After(after) {
@@ -259,13 +296,10 @@ type outage struct {
 func (l *load) suffer(t *testing.T, ops, log string, o outage) {
 	t.Helper()
 	l.served(t)
-	if status, failing := health(t, ops, "/readyz"); status != 200 {
-		t.Fatalf("not ready before: %v", failing)
-	}
+	ready(t, ops)
 	// On a machine that is busy with other things what had passed takes longer
 	// to arrive, and to be looked at. What had not passed is told by its entry.
 	slack := max(0, 8*l.slowest()-o.within)
-	l.stall.Store(0)
 	begun := time.Now() // who is refused while it is being cut is refused rightly
 	o.cut()
 	at := time.Now()
@@ -276,8 +310,8 @@ func (l *load) suffer(t *testing.T, ops, log string, o outage) {
 		}
 		return refused[r.client] >= max(1, o.times)
 	})
-	last := at.Add(o.within + slack + time.Duration(l.stall.Load()))
-	eventually(t, 20*time.Second, "/readyz is red", func() error {
+	gone := time.Now() // to everybody
+	eventually(t, time.Minute, "/readyz is red", func() error {
 		if status, failing := health(t, ops, "/readyz"); status != 503 || !slices.Contains(failing, o.red) {
 			return fmt.Errorf("%d, failing: %v, want %s", status, failing, o.red)
 		}
@@ -290,14 +324,10 @@ func (l *load) suffer(t *testing.T, ops, log string, o outage) {
 	if o.mend != nil {
 		o.mend()
 		l.served(t)
-		eventually(t, 20*time.Second, "/readyz is green again", func() error {
-			if status, failing := health(t, ops, "/readyz"); status != 200 {
-				return fmt.Errorf("%d, failing: %v", status, failing)
-			}
-			return nil
-		})
+		ready(t, ops)
 	}
 	l.stop()
+	last := at.Add(o.within + slack + l.stalled(begun, gone))
 	codes := map[string]int{}
 	late := time.Duration(0)
 	for _, r := range l.all() {
@@ -314,10 +344,12 @@ func (l *load) suffer(t *testing.T, ops, log string, o outage) {
 			if born := bornAt(t, r.event); !o.cached && born.After(at) && r.ended.Before(mended) {
 				t.Errorf("a disclosure by a call that began %s after the cut", born.Sub(at))
 			}
+		case slices.Contains([]string{noSidecar, noDatabase, noTrail, noKeys}, r.said()) && l.stalled(r.begun, r.ended) > 0:
+			// Too slow for a part's deadline, and the machine is why.
 		case r.ended.Before(begun):
-			t.Errorf("%d %s before the cut", r.status, r.code)
+			t.Errorf("%s before the cut", r.said())
 		default:
-			codes[fmt.Sprintf("%d %s", r.status, r.code)]++
+			codes[r.said()]++
 		}
 	}
 	for c := range codes {
@@ -404,7 +436,7 @@ func failClosed(t *testing.T, s *devServer, book *ledger, people map[string]answ
 	stage("the sidecar killed", outage{
 		cut: func() { signalProcess(t, s.info.PIDs["sidecar"], syscall.SIGKILL) }, within: afterKill, times: 100, codes: []string{noSidecar}, red: "sidecar",
 	})
-	eventually(t, 10*time.Second, "the supervisor says so", func() error {
+	eventually(t, time.Minute, "the supervisor says so", func() error {
 		if !regexp.MustCompile(`(?m)^sidecar \(pid \d+\) has ended: `).MatchString(contents(t, s.out)) {
 			return errors.New("not yet")
 		}
@@ -455,12 +487,12 @@ func (s *devServer) serve(t *testing.T, env ...string) (api, ops, log string) {
 	file := filepath.Join(s.tmp(), "serve.ready")
 	p := s.launch(t, "serve", append(append(s.serving(), "MEDIRECORD_READY_FILE="+file), env...), "serve")
 	t.Cleanup(func() {
-		if err := p.Stop(context.WithoutCancel(t.Context()), syscall.SIGTERM, 30*time.Second); err != nil || p.Err() != nil {
+		if err := p.Stop(context.WithoutCancel(t.Context()), syscall.SIGTERM, 2*time.Minute); err != nil || p.Err() != nil {
 			t.Errorf("SIGTERM: %v, %v, want exit code 0", err, p.Err())
 		}
 		_ = os.Remove(file)
 	})
-	eventually(t, 30*time.Second, "serve is ready", func() error {
+	eventually(t, 2*time.Minute, "serve is ready", func() error {
 		select {
 		case <-p.Done():
 			t.Fatalf("it ended: %s", contents(t, p.errs))
@@ -599,7 +631,9 @@ func hangUps(t *testing.T, s *devServer) {
 					case a.err != nil:
 						gone.Add(1)
 					case kind == "hangup":
-						answered.Add(1)
+						if a.status == 200 { // the others were told that a part was too slow
+							answered.Add(1)
+						}
 					case took > slowest.Load():
 						slowest.Store(took)
 					}
@@ -608,7 +642,7 @@ func hangUps(t *testing.T, s *devServer) {
 		}
 		group.Wait()
 	}
-	many("patient", func(*rand.Rand) time.Duration { return 20 * time.Second })
+	many("patient", func(*rand.Rand) time.Duration { return time.Minute })
 	if gone.Load() > 0 {
 		t.Fatalf("%d got no answer", gone.Load())
 	}
@@ -618,7 +652,7 @@ func hangUps(t *testing.T, s *devServer) {
 	line := regexp.MustCompile(`"msg":"request","request":"([0-9a-f-]{36})","method":"GET","route":"/patients/:id","status":(\d+),.*?(?:"audit_event":"([0-9a-f-]{36})")?\}`)
 	super := s.super(t, s.info.Database.Name)
 	var disclosed, others int
-	eventually(t, 30*time.Second, "each request that reached the chart has its entry", func() error {
+	eventually(t, 2*time.Minute, "each request that reached the chart has its entry", func() error {
 		rows, err := super.Query(t.Context(), `select event_id::text, coalesce(detail::jsonb ->> 'request_id', ''), outcome,
 			coalesce(detail::jsonb ->> 'client_request_id', '') like 'hangup-%' from audit.event where parent_id is null`)
 		if err != nil {

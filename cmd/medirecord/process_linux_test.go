@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -92,10 +93,20 @@ func (h home) runWithin(t *testing.T, d time.Duration, env []string, args ...str
 	return said{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
 }
 
+// slow is how a command says that a part did not answer in time.
+var slow = regexp.MustCompile(`unreachable|unavailable|cannot be (reached|written)`)
+
 // must is run for a command that has to succeed.
 func (h home) must(t *testing.T, args ...string) string {
 	t.Helper()
-	got := h.run(t, nil, args...)
+	var got said
+	eventually(t, 5*time.Minute, "medirecord "+args[0], func() error {
+		got = h.run(t, nil, args...)
+		if got.code != 0 && slow.MatchString(got.errs) { // see patiently
+			return errors.New(got.errs)
+		}
+		return nil
+	})
 	if got.code != 0 {
 		t.Fatalf("medirecord %s exits %d, want 0: %s%s", args[0], got.code, got.out, got.errs)
 	}
@@ -178,8 +189,9 @@ func (h home) devStarting(t *testing.T, env []string, args ...string) *devServer
 
 func (s *devServer) ready(t *testing.T) {
 	t.Helper()
-	eventually(t, 2*time.Minute, "the development server is ready", func() error {
-		if strings.Contains(contents(t, s.out), " is ready.\n") {
+	eventually(t, 5*time.Minute, "the development server is ready", func() error {
+		// The last line of what it prints: those before it may not be all there yet.
+		if strings.Contains(contents(t, s.out), "\nCtrl-C stops everything.\n") {
 			return nil
 		}
 		select {
@@ -204,7 +216,7 @@ func (s *devServer) ready(t *testing.T) {
 // any other that has to do with its folder.
 func (s *devServer) gone(t *testing.T) {
 	t.Helper()
-	eventually(t, 30*time.Second, "everything has stopped", func() error {
+	eventually(t, 2*time.Minute, "everything has stopped", func() error {
 		for _, p := range s.procs {
 			if p.alive() {
 				return fmt.Errorf("process %d is there", p.pid)
@@ -408,7 +420,7 @@ func (a answer) event() string { return a.header.Get("Audit-Event-Id") }
 
 // clients share connections, as a browser's tabs do.
 var clients = sync.OnceValue(func() *http.Client {
-	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}, Timeout: 20 * time.Second}
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}, Timeout: time.Minute}
 })
 
 // ask asks a server. Header pairs follow the URL.
@@ -439,21 +451,73 @@ func ask(ctx context.Context, url, token string, header ...string) answer {
 // get is ask for a question that must be answered.
 func (s *devServer) get(t *testing.T, token, path string, header ...string) answer {
 	t.Helper()
-	a := ask(t.Context(), s.info.API+path, token, header...)
+	a := patiently(t, func() answer { return ask(t.Context(), s.info.API+path, token, header...) })
 	if a.err != nil {
 		t.Fatal(a.err)
 	}
 	return a
 }
 
+// busy reports whether an answer says that a part did not answer in time: nothing
+// was disclosed and nothing done, and whoever asks may ask again.
+func (a answer) busy() bool {
+	return slices.Contains([]string{noSidecar, noDatabase, noTrail, noKeys}, fmt.Sprintf("%d %s", a.status, a.field("code")))
+}
+
+// patiently asks again while the answer is that a part did not answer in time: it
+// has a second or two, and on a machine whose disk is busy with other things one
+// commit can take longer. What is asked here is what the answer is, not when.
+func patiently(t *testing.T, question func() answer) (a answer) {
+	t.Helper()
+	eventually(t, 2*time.Minute, "an answer", func() error {
+		if a = question(); a.busy() {
+			return fmt.Errorf("%d %s", a.status, a.body)
+		}
+		return nil
+	})
+	return a
+}
+
+// patient is patiently for the API's client.
+type patient struct{ t *testing.T }
+
+func (p patient) RoundTrip(r *http.Request) (resp *http.Response, err error) {
+	patiently(p.t, func() (a answer) {
+		again := r.Clone(r.Context())
+		if r.GetBody != nil {
+			again.Body, _ = r.GetBody() // of bytes that are there
+		}
+		if resp, err = http.DefaultTransport.RoundTrip(again); err != nil {
+			return a
+		}
+		defer func() { _ = resp.Body.Close() }()
+		a.status = resp.StatusCode
+		a.body, err = io.ReadAll(resp.Body)
+		resp.Body = io.NopCloser(bytes.NewReader(a.body))
+		return a
+	})
+	return resp, err
+}
+
 // client is the API's client for the bearer of the token.
 func (s *devServer) client(t *testing.T, token string) *client.ClientWithResponses {
 	t.Helper()
-	c, err := client.New(client.Config{Server: s.info.API, Token: client.Bearer(token)})
+	c, err := client.New(client.Config{Server: s.info.API, Token: client.Bearer(token), HTTP: &http.Client{Transport: patient{t}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// ready waits until the operations listener says that all is well.
+func ready(t *testing.T, ops string) {
+	t.Helper()
+	eventually(t, 2*time.Minute, "/readyz is green", func() error {
+		if status, failing := health(t, ops, "/readyz"); status != http.StatusOK {
+			return fmt.Errorf("%d, failing: %v", status, failing)
+		}
+		return nil
+	})
 }
 
 // health returns what the operations listener says, and which checks fail.

@@ -117,7 +117,7 @@ func startUpRefusals(t *testing.T, s *devServer) {
 					"MEDIRECORD_SEALER_DATABASE_URL="+s.as(t, "sealer"), "MEDIRECORD_AUDITOR_DATABASE_URL="+s.as(t, "auditor"), "MEDIRECORD_TRAIL_ORIGIN=dev.medirecord.example/audit",
 					"MEDIRECORD_TRAIL_KEY_FILE="+filepath.Join(s.data, "trail.key"), "MEDIRECORD_SEALER_STATE="+filepath.Join(t.TempDir(), "sealer.json"))
 			}
-			got := s.runWithin(t, 20*time.Second, append(env, c.env...), part) // if it starts it does not end
+			got := s.runWithin(t, time.Minute, append(env, c.env...), part) // if it starts it does not end
 			if got.code != 1 || !strings.Contains(got.errs, "medirecord: ") || !strings.Contains(got.errs, c.want) {
 				t.Errorf("exits %d and says %q, want 1 and %q", got.code, got.errs, c.want)
 			}
@@ -130,12 +130,13 @@ func startUpRefusals(t *testing.T, s *devServer) {
 	}
 	t.Run("and starts when all is well again", func(t *testing.T) {
 		api, ops, _ := s.serve(t)
-		if a := ask(t.Context(), api+"/patients/"+s.info.Patients[0].ID, s.info.Tokens["clinician"]); a.status != 200 {
+		a := patiently(t, func() answer {
+			return ask(t.Context(), api+"/patients/"+s.info.Patients[0].ID, s.info.Tokens["clinician"])
+		})
+		if a.status != 200 {
 			t.Errorf("got %d %s", a.status, a.body)
 		}
-		if status, failing := health(t, ops, "/readyz"); status != 200 {
-			t.Errorf("not ready: %v", failing)
-		}
+		ready(t, ops)
 	})
 }
 

@@ -179,7 +179,7 @@ func (s *story) run(code, name string, args []string) error {
 	if name == "medirecord" {
 		name = program
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)

@@ -120,7 +120,7 @@ func TestWitnessKilledUnderLoad(t *testing.T) {
 			args = append(args, "--log", l.vkey)
 		}
 		r := h.launch(t, "witness", []string{"MEDIRECORD_READY_FILE=" + ready}, args...)
-		eventually(t, time.Minute, "the witness is ready", func() error {
+		eventually(t, 3*time.Minute, "the witness is ready", func() error {
 			select {
 			case <-r.Done():
 				t.Fatalf("it did not start: %s", contents(t, r.errs))
@@ -199,7 +199,7 @@ func TestWitnessKilledUnderLoad(t *testing.T) {
 	}
 	for k := range kills {
 		until := answered.Load() + int64(5+7*k%23) // a different moment each time
-		eventually(t, time.Minute, "the witness cosigns", func() error {
+		eventually(t, 3*time.Minute, "the witness cosigns", func() error {
 			if answered.Load() < until {
 				return errors.New("not yet")
 			}
@@ -212,7 +212,7 @@ func TestWitnessKilledUnderLoad(t *testing.T) {
 		witness = start()
 	}
 	until := answered.Load() + 10
-	eventually(t, time.Minute, "the witness cosigns after the last kill", func() error {
+	eventually(t, 3*time.Minute, "the witness cosigns after the last kill", func() error {
 		if answered.Load() < until {
 			return errors.New("not yet")
 		}

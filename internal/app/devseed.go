@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
+	"github.com/medirecord/medirecord/coresdk"
 	"github.com/medirecord/medirecord/internal/chart"
 	"github.com/medirecord/medirecord/internal/intake"
 	"github.com/medirecord/medirecord/internal/med"
@@ -30,7 +32,9 @@ func (d *dev) seed(ctx context.Context) error {
 	if err := d.withDoor(ctx, "operator", func(door *Door) error {
 		for _, p := range devPractices {
 			d.info.Practices = append(d.info.Practices, string(p.id))
-			if err := door.Chart.AddPractice(ctx, chart.Operator("dev"), p.id, p.name); err != nil && med.KindOf(err) != med.Conflict {
+			if err := patiently(ctx, func() error {
+				return door.Chart.AddPractice(ctx, chart.Operator("dev"), p.id, p.name)
+			}); err != nil && med.KindOf(err) != med.Conflict {
 				return err
 			}
 		}
@@ -45,12 +49,40 @@ func (d *dev) seed(ctx context.Context) error {
 }
 
 func (d *dev) withDoor(ctx context.Context, service string, work func(*Door) error) error {
-	door, err := OpenDoor(ctx, d.part(service), slog.New(slog.DiscardHandler))
-	if err != nil {
+	var door *Door
+	if err := patiently(ctx, func() (err error) {
+		door, err = OpenDoor(ctx, d.part(service), slog.New(slog.DiscardHandler))
+		return err
+	}); err != nil {
 		return err
 	}
 	defer door.Close()
 	return work(door)
+}
+
+// Starting is tried again for about this long.
+const (
+	seedTries = 30
+	seedPause = time.Second
+)
+
+// patiently does again what a part had no time for. Each part has a second or two,
+// and where a whole system starts at once, on a machine with other work, a commit
+// alone can take longer. What is done before is found done.
+func patiently(ctx context.Context, work func() error) error {
+	for try := 1; ; try++ {
+		err := work()
+		var known *med.Error
+		slow := errors.As(err, &known) && (known.Kind.Retryable || known.Code == "sidecar_unavailable") || errors.Is(err, coresdk.ErrUnavailable)
+		if !slow || try == seedTries {
+			return err
+		}
+		select {
+		case <-time.After(seedPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func (d *dev) seedSample(ctx context.Context) error {
@@ -65,8 +97,11 @@ func (d *dev) seedSample(ctx context.Context) error {
 			}
 			b := samplePatient(n)
 			b.Hash = sha256.Sum256(fmt.Appendf(nil, "medirecord sample 1 patient %d", n))
-			done, err := door.Chart.Import(ctx, chart.Importer("dev"), practice, b)
-			if err != nil {
+			var done chart.Imported
+			if err := patiently(ctx, func() (err error) {
+				done, err = door.Chart.Import(ctx, chart.Importer("dev"), practice, b)
+				return err
+			}); err != nil {
 				return fmt.Errorf("sample patient %d: %w", n, err)
 			}
 			d.list(done.Patient, practice)
