@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -50,12 +51,7 @@ func newRsyslog(t *testing.T, a *authority, driver string) *rsyslog {
 		}
 		t.Skip(want)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a port to be, given back at once
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().String()
-	_ = ln.Close()
+	address := reserved(t)
 	_, certFile, keyFile := a.issue(t, "siem.example")
 	dir := t.TempDir()
 	r := &rsyslog{t: t, program: program, conf: filepath.Join(dir, "rsyslog.conf"), address: address, out: filepath.Join(dir, "audit.log"), dir: dir}
@@ -79,6 +75,27 @@ func newRsyslog(t *testing.T, a *authority, driver string) *rsyslog {
 		}
 	})
 	return r
+}
+
+// reserved returns a port of loopback that nobody is given who asks for any port,
+// until the test ends: a socket is bound to it, and does not listen. Who asks for
+// this one may listen there, and again after being killed.
+func reserved(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	err = errors.Join(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1), syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint("127.0.0.1:", at.(*syscall.SockaddrInet4).Port)
 }
 
 // receiver is the configuration that docs/operate.md shows.

@@ -273,7 +273,7 @@ func TestSyslogReceiversThatOnlySeemToTake(t *testing.T) {
 	})
 	t.Cleanup(func() { close(over) }) // before the receivers are waited for
 	cfg := w.config(sinks...)
-	cfg.Wait = 2 * time.Second
+	cfg.Wait = 5 * time.Second
 	s, stop := run(t, cfg)
 	await(t, "the good one to have everything", func() bool { return w.caughtUp(t, "good") })
 	for i := range codes {

@@ -150,7 +150,7 @@ func (w *world) config(sinks ...Sink) Config {
 	return Config{
 		Reader: w.reader, Sinks: sinks, Source: siem.Source{Host: "mr1.example", URL: "https://medirecord.example"}, Dev: true,
 		Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Now: time.Now,
-		Every: 20 * time.Millisecond, Backoff: 20 * time.Millisecond, Wait: 2 * time.Second,
+		Every: 20 * time.Millisecond, Backoff: 20 * time.Millisecond, Wait: medtest.Patience,
 	}
 }
 
@@ -172,7 +172,7 @@ func run(t *testing.T, cfg Config) (s *Streams, stop func()) {
 // await waits for a thing itself.
 func await(t *testing.T, what string, there func() bool) {
 	t.Helper()
-	end := time.Now().Add(90 * time.Second)
+	end := time.Now().Add(4 * time.Minute)
 	for !there() {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for: %s", what)
