@@ -64,7 +64,7 @@ select (lpad(to_hex($1::bigint + i * 1000), 12, '0') || '7000b' || substr(md5(i:
 		}
 		var group sync.WaitGroup
 		group.Go(func() { _ = s.Run(ctx) })
-		for end := time.Now().Add(time.Minute); !until(); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // polling for the thing itself
+		for end := time.Now().Add(3 * time.Minute); !until(); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // polling for the thing itself
 			if time.Now().After(end) {
 				t.Fatal("waited too long for the sealer")
 			}
@@ -83,9 +83,10 @@ select (lpad(to_hex($1::bigint + i * 1000), 12, '0') || '7000b' || substr(md5(i:
 	})
 
 	cfg := &app.Config{Env: "dev", AuditorDatabaseURL: db.URL("auditor"), RetentionDatabaseURL: db.URL("retention")}
+	patience := time.Minute
 	prune := func(dry bool) (string, error) {
 		var said strings.Builder
-		err := app.PruneTrail(t.Context(), cfg, app.PruneOptions{Out: out, Policy: policy, DryRun: dry, Patience: 300 * time.Millisecond, Now: time.Now},
+		err := app.PruneTrail(t.Context(), cfg, app.PruneOptions{Out: out, Policy: policy, DryRun: dry, Patience: patience, Now: time.Now},
 			func(format string, args ...any) { fmt.Fprintf(&said, format+"\n", args...) })
 		return said.String(), err
 	}
@@ -112,12 +113,14 @@ select (lpad(to_hex($1::bigint + i * 1000), 12, '0') || '7000b' || substr(md5(i:
 		t.Fatal(err)
 	}
 	// Nobody seals: the entry is written and nothing goes.
+	patience = 300 * time.Millisecond
 	for range 2 {
 		if _, err := prune(false); err == nil || !strings.Contains(err.Error(), "is not sealed and cosigned yet") {
 			t.Errorf("nobody seals: got %v", err)
 		}
 		still(t, "nobody seals", 1)
 	}
+	patience = time.Minute
 	sealing(t, func() bool {
 		return count(t, `select max(size)::int from audit.checkpoint where cosigned_at is not null`) == 301
 	})

@@ -17,11 +17,16 @@ import (
 // reads the log too slowly, or not at all, holds up no request. What does not
 // fit is dropped and counted; the trail, which drops nothing, is elsewhere.
 func NewLogger(w io.Writer, level string) (log *slog.Logger, flush func()) {
+	return newLogger(w, level, logLast)
+}
+
+// newLogger is NewLogger with a time of its own for the last lines.
+func newLogger(w io.Writer, level string, last time.Duration) (log *slog.Logger, flush func()) {
 	var l slog.Level
 	if l.UnmarshalText([]byte(cmp.Or(level, "info"))) != nil {
 		l = slog.LevelInfo
 	}
-	out := &aside{w: w, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	out := &aside{w: w, last: last, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	go out.run()
 	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: l})), out.close
 }
@@ -35,6 +40,7 @@ const (
 // aside is a writer that never waits for the one behind it.
 type aside struct {
 	w       io.Writer
+	last    time.Duration
 	mu      sync.Mutex
 	b       []byte
 	dropped int
@@ -93,7 +99,7 @@ func (a *aside) write() {
 // close writes the last lines, if the other side takes them in time.
 func (a *aside) close() {
 	close(a.stop)
-	last := time.NewTimer(logLast)
+	last := time.NewTimer(a.last)
 	defer last.Stop()
 	select {
 	case <-a.done:

@@ -28,7 +28,7 @@ func (s *stuck) Write(p []byte) (int, error) {
 func TestALogThatNobodyReadsHoldsUpNothing(t *testing.T) {
 	t.Parallel()
 	w := &stuck{let: make(chan struct{})}
-	log, flush := NewLogger(w, "info")
+	log, flush := newLogger(w, "info", time.Minute)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -38,7 +38,7 @@ func TestALogThatNobodyReadsHoldsUpNothing(t *testing.T) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the log waits for its reader")
 	}
 	close(w.let)
@@ -53,7 +53,7 @@ func TestALogThatNobodyReadsHoldsUpNothing(t *testing.T) {
 func TestTheLastLinesAreWritten(t *testing.T) {
 	t.Parallel()
 	var w bytes.Buffer
-	log, flush := NewLogger(&w, "warn")
+	log, flush := newLogger(&w, "warn", time.Minute)
 	log.InfoContext(t.Context(), "too quiet")
 	log.ErrorContext(t.Context(), "the end")
 	flush()
