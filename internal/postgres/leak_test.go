@@ -24,7 +24,7 @@ func open(t testing.TB, db *medtest.Databases, cfg postgres.Config) *postgres.DB
 	t.Helper()
 	cfg.URL = db.URL("app")
 	if cfg.Deadline == 0 {
-		cfg.Deadline = 20 * time.Second // not what is tested
+		cfg.Deadline = medtest.Patience // not what is tested
 	}
 	p, err := postgres.Open(t.Context(), cfg)
 	if err != nil {
@@ -37,7 +37,7 @@ func open(t testing.TB, db *medtest.Databases, cfg postgres.Config) *postgres.DB
 // eventually asks until the answer is yes.
 func eventually(t testing.TB, what string, yes func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !yes(); {
+	for end := time.Now().Add(2 * time.Minute); !yes(); {
 		if time.Now().After(end) {
 			t.Fatalf("waited too long for %s", what)
 		}

@@ -5,7 +5,6 @@ package postgres_test
 import (
 	"encoding/base64"
 	"fmt"
-	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strings"
@@ -459,8 +458,7 @@ func ticketsArePruned(t *testing.T, w *world) {
 // could give it a row. Whatever it has seen, an entry that names caller,
 // patient and context is in the trail for good.
 func takenOver(t *testing.T, w *world) {
-	seed := uint64(time.Now().UnixNano())  //nolint:gosec // any number
-	dice := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a game
+	dice := seed(t)
 	app, other, writer := w.session(t, "app"), w.session(t, "app"), w.session(t, "trail")
 	seen, games := 0, 300
 	if testing.Short() {
@@ -519,19 +517,19 @@ func takenOver(t *testing.T, w *world) {
 			seen++
 			i := slices.IndexFunc(contexts, func(h held) bool { return h.Patient == p })
 			if i < 0 {
-				t.Fatalf("seed %d, game %d: saw %s, whom no context is about", seed, game, p)
+				t.Fatalf("game %d: saw %s, whom no context is about", game, p)
 			}
 			h := contexts[i]
 			var n int
 			medtest.Scan(t, w.super, []any{&n}, `select count(*) from audit.event where patient_id = $1 and actor_issuer = $2 and actor_subject = $3 and ctx_nonce = $4`,
 				p, h.Issuer, h.Subject, h.Nonce)
 			if n == 0 {
-				t.Fatalf("seed %d, game %d: saw %s and left no entry:\n%s", seed, game, p, strings.Join(played, ";\n"))
+				t.Fatalf("game %d: saw %s and left no entry:\n%s", game, p, strings.Join(played, ";\n"))
 			}
 		}
 	}
 	if seen == 0 {
-		t.Errorf("seed %d: in %d games nothing was ever seen: the play proves nothing", seed, games)
+		t.Errorf("in %d games nothing was ever seen: the play proves nothing", games)
 	}
-	t.Logf("seed %d: %d rows seen in %d games", seed, seen, games)
+	t.Logf("%d rows seen in %d games", seen, games)
 }

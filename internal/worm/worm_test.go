@@ -309,7 +309,7 @@ func startS3(t *testing.T, program string) string {
 			t.Error("it ended before it was killed")
 		}
 	})
-	for until := time.Now().Add(30 * time.Second); ; {
+	for until := time.Now().Add(2 * time.Minute); ; {
 		resp, err := http.Get("http://" + address + "/")
 		if err == nil {
 			_, _ = io.Copy(io.Discard, resp.Body)
