@@ -3163,6 +3163,18 @@ type CodeBody struct {
 	System *string `json:"system,omitempty"`
 }
 
+// CodeWrite defines model for CodeWrite.
+type CodeWrite struct {
+	// Code Examples: 4548-4
+	Code *string `json:"code,omitempty"`
+
+	// Display Examples: Hemoglobin A1c
+	Display *string `json:"display,omitempty"`
+
+	// System Examples: http://loinc.org
+	System *string `json:"system,omitempty"`
+}
+
 // DisclosureBody defines model for DisclosureBody.
 type DisclosureBody struct {
 	// Basis On which ground of 45 CFR it was made.
@@ -3789,8 +3801,8 @@ type RecordWrite struct {
 	// Status As FHIR names it for this kind: final, active, completed.
 	//
 	// Examples: final
-	Status *string    `json:"status,omitempty"`
-	Value  *ValueBody `json:"value,omitempty"`
+	Status *string     `json:"status,omitempty"`
+	Value  *ValueWrite `json:"value,omitempty"`
 }
 
 // RecordWriteKind Needed of a new record.
@@ -4000,6 +4012,17 @@ type TreatmentBody struct {
 // ValueBody defines model for ValueBody.
 type ValueBody struct {
 	Code *CodeBody `json:"code,omitempty"`
+
+	// Quantity A number and its unit.
+	//
+	// Examples: 5.4 %
+	Quantity *string `json:"quantity,omitempty"`
+	Text     *string `json:"text,omitempty"`
+}
+
+// ValueWrite defines model for ValueWrite.
+type ValueWrite struct {
+	Code *CodeWrite `json:"code,omitempty"`
 
 	// Quantity A number and its unit.
 	//
@@ -5456,7 +5479,7 @@ type ClientInterface interface {
 
 	// UpdateRecordWithBody Change a health record
 	//
-	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -5465,7 +5488,7 @@ type ClientInterface interface {
 
 	// UpdateRecordWithApplicationMergePatchPlusJSONBody Change a health record
 	//
-	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
 	//
 	// Takes a body of the `application/merge-patch+json` content type.
 	//
@@ -6278,7 +6301,7 @@ func (c *Client) GetRecord(ctx context.Context, id string, record string, params
 
 // UpdateRecordWithBody Change a health record
 //
-// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
 //
 // Takes any type of body and a specified content type.
 //
@@ -6297,7 +6320,7 @@ func (c *Client) UpdateRecordWithBody(ctx context.Context, id string, record str
 
 // UpdateRecordWithApplicationMergePatchPlusJSONBody Change a health record
 //
-// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
 //
 // Takes a body of the `application/merge-patch+json` content type.
 //
@@ -10746,7 +10769,7 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateRecordWithBodyWithResponse Change a health record
 	//
-	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10755,7 +10778,7 @@ type ClientWithResponsesInterface interface {
 
 	// UpdateRecordWithApplicationMergePatchPlusJSONBodyWithResponse Change a health record
 	//
-	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+	// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
 	//
 	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -13510,7 +13533,7 @@ func (c *ClientWithResponses) GetRecordWithResponse(ctx context.Context, id stri
 
 // UpdateRecordWithBodyWithResponse Change a health record
 //
-// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -13525,7 +13548,7 @@ func (c *ClientWithResponses) UpdateRecordWithBodyWithResponse(ctx context.Conte
 
 // UpdateRecordWithApplicationMergePatchPlusJSONBodyWithResponse Change a health record
 //
-// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
+// A JSON merge patch (RFC 7386) makes a new version; the old one stays. A record keeps its kind, author and source. Send application/merge-patch+json, or application/json.
 //
 // Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -5,6 +5,7 @@ package chart
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/medirecord/medirecord/internal/med"
@@ -104,7 +105,7 @@ func patchedName(raw []byte, have func(med.Field) ([]byte, error)) (plain []byte
 	if err := setField(&p, med.FieldName, plain); err != nil {
 		return nil, nil, err
 	}
-	if text, ok := said["text"]; !ok || string(text) == "null" {
+	if text, ok := said["text"]; !ok && len(said) > 0 || string(text) == "null" {
 		p.Name.Text = ""
 		p.Name.Text = p.Name.Written()
 	}
@@ -112,33 +113,18 @@ func patchedName(raw []byte, have func(med.Field) ([]byte, error)) (plain []byte
 	return fields[string(med.FieldName)], nil, err
 }
 
-// patchedParts merges a patch of a field with parts into what is there (RFC
-// 7386): parts that are null go, the others take the place of what was.
+// patchedParts merges a patch of a field with parts into what is there.
 func patchedParts[T any](f med.Field, raw []byte, have func(med.Field) ([]byte, error)) (plain []byte, wrong *med.FieldError, err error) {
-	parts := map[string]json.RawMessage{}
 	now, err := have(f)
 	if err != nil {
 		return nil, nil, err
 	}
-	if now != nil {
-		if err := json.Unmarshal(now, &parts); err != nil {
-			return nil, nil, fmt.Errorf("field %s does not read", f)
-		}
-	}
-	var patch map[string]json.RawMessage
-	if json.Unmarshal(raw, &patch) != nil || patch == nil {
-		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not an object"}, nil //nolint:nilerr // the sender's mistake, told as one
-	}
-	for name, v := range patch {
-		if string(v) == "null" {
-			delete(parts, name)
-		} else {
-			parts[name] = v
-		}
-	}
-	merged, err := json.Marshal(parts)
+	merged, ok, err := mergedJSON(now, raw)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("field %s does not read", f)
+	}
+	if !ok {
+		return nil, &med.FieldError{Pointer: "/" + string(f), Reason: "not an object"}, nil
 	}
 	var v T
 	d := json.NewDecoder(bytes.NewReader(merged))
@@ -150,6 +136,47 @@ func patchedParts[T any](f med.Field, raw []byte, have func(med.Field) ([]byte, 
 		return nil, nil, err
 	}
 	return plain, nil, nil
+}
+
+// mergedJSON is what a JSON merge patch makes of the object that is there, if
+// there is one. It reports false for a patch that is no object, and an error for
+// what is there and does not read.
+func mergedJSON(now, patch []byte) (out []byte, ok bool, err error) {
+	var have, said any
+	if now != nil {
+		if err := json.Unmarshal(now, &have); err != nil {
+			return nil, false, errors.New("what is there does not read")
+		}
+	}
+	if json.Unmarshal(patch, &said) != nil {
+		return nil, false, nil //nolint:nilerr // the sender's mistake, told as one
+	}
+	if _, ok := said.(map[string]any); !ok {
+		return nil, false, nil
+	}
+	out, err = json.Marshal(merged(have, said))
+	return out, err == nil, err
+}
+
+// merged is MergePatch of RFC 7386: members that are null go, objects are merged
+// member by member, and whatever else is sent takes the place of what was.
+func merged(now, patch any) any {
+	said, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	out, ok := now.(map[string]any)
+	if !ok {
+		out = map[string]any{}
+	}
+	for name, v := range said {
+		if v == nil {
+			delete(out, name)
+		} else {
+			out[name] = merged(out[name], v)
+		}
+	}
+	return out
 }
 
 // holdsMask reports whether a text anywhere in the JSON is one of our masks.

@@ -252,6 +252,28 @@ func TestAChangeByWhoSeesLessChangesWhatTheySee(t *testing.T) {
 	})
 }
 
+// A name has a written form of its own, or that of its parts.
+func TestANameKeepsItsWrittenForm(t *testing.T) {
+	t.Parallel()
+	w := newClinic(t)
+	_, tag := w.get(t, w.admin)
+	for _, step := range []struct{ patch, want string }{
+		{`{"name":{"family":"Okafor","given":["Ada"],"text":"Dr. Ada Okafor"}}`, "Dr. Ada Okafor"},
+		{`{"name":{}}`, "Dr. Ada Okafor"},
+		{`{"phone":"5550100","address":{}}`, "Dr. Ada Okafor"},
+		{`{"name":{"given":["Ada","Grace"]}}`, "Ada Grace Okafor"},
+		{`{"name":{"text":"A. G. Okafor"}}`, "A. G. Okafor"},
+		{`{"name":{"text":null}}`, "Ada Grace Okafor"},
+		{`{"name":{"given":null}}`, "Okafor"},
+	} {
+		a := w.patch(t, w.admin, tag, step.patch)
+		got := bodyOf(t, a, 200).Data["name"].(map[string]any)["text"]
+		if tag = a.Header.Get("ETag"); got != step.want {
+			t.Errorf("%s: got %v, want %s", step.patch, got, step.want)
+		}
+	}
+}
+
 func TestIndexesFollowAChange(t *testing.T) {
 	t.Parallel()
 	w := newClinic(t)

@@ -207,6 +207,60 @@ func TestRecordsAreWrittenInVersions(t *testing.T) {
 	}
 }
 
+// A value is patched as RFC 7386 has it; of its three forms it has one.
+func TestAValueIsMerged(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	ann := s.Patient(t, medtest.North, withSource("source-a"))
+	doctor := s.Caller(t, s.Of(t, med.RoleClinician, medtest.North))
+	v, err := s.Chart.CreateRecord(t.Context(), doctor, ann, patch("kind", `"observation"`, "value", `{"code":{"system":"http://loinc.org","code":"1-8","display":"Low"}}`, "effective", `{"start":"2026-03-01","end":"2026-03-02"}`), med.Once{})
+	noError(t, err)
+	for _, step := range []struct {
+		patch med.Patch
+		want  string // of the value; "" for a patch that is refused
+	}{
+		{patch("value", `{"code":{"display":"Very low"}}`), "http://loinc.org 1-8 Very low"},
+		{patch("value", `{"code":{"system":null}}`), " 1-8 Very low"},
+		{patch("value", `{}`), " 1-8 Very low"},
+		{patch("value", `{"code":null}`), ""},
+		{patch("value", `{"code":null,"text":"low"}`), "low"},
+		{patch("value", `{"quantity":"5 %"}`), "5 %"},
+		{patch("value", `{"quantity":"6 %","text":"high"}`), ""},
+		{patch("value", `{"text":null}`), "5 %"},
+		{patch("value", `{"code":{"display":"Normal"}}`), "  Normal"},
+		{patch("effective", `{"end":null}`), "  Normal"},
+		{patch("value", `null`), ""}, // nothing would be left
+		{patch("value", `null`, "note", `""`), ""},
+		{patch("value", `null`, "note", `"as it was"`), "-"},
+		{patch("note", `null`), ""},
+		{patch("note", `null`, "code", a1c), "-"},
+		{patch("code", `[]`), ""},
+	} {
+		next, err := s.Chart.UpdateRecord(t.Context(), doctor, ann, v.ID, v.Tag, step.patch)
+		if step.want == "" {
+			if med.KindOf(err) != med.Invalid {
+				t.Errorf("%v: got %v, want it refused", step.patch, err)
+			}
+			continue
+		}
+		noError(t, err)
+		v = next
+		got := v.Value.Quantity.Reveal() + v.Value.Text.Reveal()
+		if c := v.Value.Code; c != nil {
+			got = c.System.Reveal() + " " + c.Code.Reveal() + " " + c.Display.Reveal()
+		}
+		if got != strings.TrimPrefix(step.want, "-") {
+			t.Errorf("%v: got %q, want %q", step.patch.Fields(), got, step.want)
+		}
+	}
+	if v.Start != "2026-03-01" || v.End != "" {
+		t.Errorf("got %s to %s", v.Start.Reveal(), v.End.Reveal())
+	}
+	if _, err := s.Chart.CreateRecord(t.Context(), doctor, ann, patch("kind", `"observation"`, "note", `""`), med.Once{}); med.KindOf(err) != med.Invalid {
+		t.Errorf("an empty record: got %v", err)
+	}
+}
+
 func TestPsychotherapyNotesReachTheirAuthor(t *testing.T) {
 	t.Parallel()
 	s := medtest.New(t)

@@ -22,6 +22,7 @@ type recordDraft struct {
 	value *sealedValue // nil: it stays as it is
 	note  *string      // nil: it stays as it is; empty: it goes
 	had   sealedValue
+	noted bool // there is a note already
 	wrong []med.FieldError
 }
 
@@ -39,6 +40,7 @@ var statusShape = regexp.MustCompile(`^[a-z]{1,32}(-[a-z]{1,32}){0,3}$`)
 // load opens what a patch of parts is merged into.
 func (d *recordDraft) load(key *envelope.PatientKey, was *openRecord) error {
 	d.head.Codes = slices.Clone(d.head.Codes)
+	d.noted = was.sealed.FieldVersion(fieldNote) > 0
 	plain, err := key.OpenField(was.where, was.sealed, fieldValue)
 	if err != nil || plain == nil {
 		return err
@@ -57,7 +59,7 @@ func (d *recordDraft) apply(p med.Patch, fresh bool) error {
 	if fresh && p[med.FieldKind] == "" {
 		d.bad(med.FieldKind, "", "required")
 	}
-	if fresh && len(d.head.Codes) == 0 && p[med.FieldNote] == "" && p[med.FieldValue] == "" {
+	if d.head.By != "" && d.empty() { // an imported one has its source
 		d.bad(med.FieldCode, "", "a record needs a code, a value or a note")
 	}
 	if len(d.wrong) > 0 {
@@ -80,6 +82,18 @@ func (d *recordDraft) apply(p med.Patch, fresh bool) error {
 	}
 	d.head.Sensitivity = med.Strictest(floor, fhir.Sensitivity(&r))
 	return nil
+}
+
+// empty reports whether nothing would be left of what the record says.
+func (d *recordDraft) empty() bool {
+	value, noted := d.had, d.noted
+	if d.value != nil {
+		value = *d.value
+	}
+	if d.note != nil {
+		noted = *d.note != ""
+	}
+	return len(d.head.Codes) == 0 && value == (sealedValue{}) && !noted
 }
 
 func (d *recordDraft) bad(f med.Field, below, reason string) {
@@ -180,24 +194,24 @@ func (d *recordDraft) effective(raw []byte, gone bool) {
 	}
 }
 
-// setValue takes the value as it was sent: it is one of three, so that a new one
-// takes the place of what was there as a whole.
+// setValue merges what was sent into the value that was there. A value is one of
+// three: who sends another one than there was, sends it in its place.
 func (d *recordDraft) setValue(raw []byte, gone bool) {
 	d.value = &sealedValue{}
 	if gone {
 		return
 	}
-	if json.Unmarshal(raw, d.value) != nil {
+	had, err := json.Marshal(d.had)
+	merged, ok, mergeErr := mergedJSON(had, raw)
+	var said map[string]json.RawMessage
+	if err != nil || mergeErr != nil || !ok || json.Unmarshal(merged, d.value) != nil || json.Unmarshal(raw, &said) != nil {
 		d.bad(med.FieldValue, "", "not a quantity, a text or a code")
 		return
 	}
-	n := 0
-	for _, there := range []bool{d.value.Quantity != "", d.value.Text != "", d.value.Code != nil} {
-		if there {
-			n++
-		}
+	if d.value.parts() > 1 {
+		d.value.keep(said)
 	}
-	if n != 1 {
+	if d.value.parts() != 1 {
 		d.bad(med.FieldValue, "", "one of quantity, text, code")
 	}
 	if utf8.RuneCountInString(d.value.Quantity+d.value.Text) > maxValue {
@@ -205,6 +219,29 @@ func (d *recordDraft) setValue(raw []byte, gone bool) {
 	}
 	if d.value.Code != nil {
 		d.codes(med.FieldValue, []sealedCode{*d.value.Code})
+	}
+}
+
+// parts counts which of the three there are.
+func (v *sealedValue) parts() (n int) {
+	for _, there := range []bool{v.Quantity != "", v.Text != "", v.Code != nil} {
+		if there {
+			n++
+		}
+	}
+	return n
+}
+
+// keep keeps what was named.
+func (v *sealedValue) keep(named map[string]json.RawMessage) {
+	if named["quantity"] == nil {
+		v.Quantity = ""
+	}
+	if named["text"] == nil {
+		v.Text = ""
+	}
+	if named["code"] == nil {
+		v.Code = nil
 	}
 }
 

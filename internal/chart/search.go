@@ -46,6 +46,7 @@ func (s *Service) ListPatients(ctx context.Context, c med.Caller, p med.Page) (*
 		if out.Patients, err = s.each(ctx, in, ids, []med.Field{med.FieldName}); err != nil {
 			return err
 		}
+		out.Suspect = anySuspect(out.Patients)
 		if len(ids) == int(p.Rows()) {
 			out.Next, err = s.cursor(ctx, in, list, ids[len(ids)-1])
 		}
@@ -92,12 +93,17 @@ func (s *Service) SearchPatients(ctx context.Context, c med.Caller, by string, p
 				out.Patients = append(out.Patients, v)
 			}
 		}
+		out.Suspect = anySuspect(found) // also who was found and is not like that, for their row may be an old one
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+func anySuspect(in []*med.PatientView) bool {
+	return slices.ContainsFunc(in, func(v *med.PatientView) bool { return v.Suspect })
 }
 
 // searchPointers say where in the body the value of an index is.

@@ -37,7 +37,7 @@ func (s *Server) recordRoutes(r *router) {
 	handle(s, r, operation{
 		id: "update-record", method: http.MethodPatch, path: one, tag: "records",
 		summary: "Change a health record",
-		doc: "A JSON merge patch (RFC 7386) makes a new version; the old one stays. A value is sent as a whole; a record keeps its kind, author and source. " +
+		doc: "A JSON merge patch (RFC 7386) makes a new version; the old one stays. A record keeps its kind, author and source. " +
 			"Send application/merge-patch+json, or application/json.",
 		errors: append([]*med.ErrorKind{med.Conflict}, changeErrors...),
 	}, s.updateRecord)
@@ -62,7 +62,7 @@ type recordWrite struct {
 	Code        []codeBody     `json:"code,omitempty" maxItems:"32" doc:"What it is about, in one or more code systems. null takes it away."`
 	Status      string         `json:"status,omitempty" nullable:"true" maxLength:"64" doc:"As FHIR names it for this kind: final, active, completed." example:"final"`
 	Effective   effectiveWrite `json:"effective,omitempty" doc:"When the care was, or from when to when."`
-	Value       valueBody      `json:"value,omitempty" doc:"What was found: one of the three, sent as a whole."`
+	Value       valueWrite     `json:"value,omitempty" doc:"What was found: one of the three. Another one takes the place of the one before."`
 	Note        string         `json:"note,omitempty" nullable:"true" maxLength:"65536" example:"Fasting."`
 	Sensitivity string         `json:"sensitivity,omitempty" nullable:"true" maxLength:"16" doc:"How closed its author wants it: normal, restricted or psychotherapy. It never opens what its codes or its source close, and only its author lowers it." example:"normal"`
 }
@@ -76,6 +76,18 @@ type codeBody struct {
 type effectiveWrite struct {
 	Start string `json:"start,omitempty" nullable:"true" maxLength:"40" doc:"A FHIR date or dateTime, as precise as it is known." example:"2026-03-01"`
 	End   string `json:"end,omitempty" nullable:"true" maxLength:"40"`
+}
+
+type valueWrite struct {
+	Quantity string    `json:"quantity,omitempty" nullable:"true" maxLength:"4000" doc:"A number and its unit." example:"5.4 %"`
+	Text     string    `json:"text,omitempty" nullable:"true" maxLength:"4000"`
+	Code     codeWrite `json:"code,omitempty"`
+}
+
+type codeWrite struct {
+	System  string `json:"system,omitempty" nullable:"true" maxLength:"500" example:"http://loinc.org"`
+	Code    string `json:"code,omitempty" nullable:"true" maxLength:"128" example:"4548-4"`
+	Display string `json:"display,omitempty" nullable:"true" maxLength:"500" example:"Hemoglobin A1c"`
 }
 
 type valueBody struct {

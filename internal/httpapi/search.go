@@ -98,7 +98,9 @@ func (s *Server) listPatients(ctx context.Context, c med.Caller, in *PageInput) 
 		full := patientOf(v)
 		items[i] = listedPatient{full.ID, full.Name}
 	}
-	return paged(page.Event, items, in.page(), page.Next), nil
+	out := paged(page.Event, items, in.page(), page.Next)
+	out.Body.Meta.Integrity = integrity(page.Suspect)
+	return out, nil
 }
 
 func (s *Server) searchPatients(ctx context.Context, c med.Caller, in *searchInput) (*answer[[]foundPatient], error) {
@@ -115,5 +117,7 @@ func (s *Server) searchPatients(ctx context.Context, c med.Caller, in *searchInp
 		full := patientOf(v)
 		items[i] = foundPatient{full.ID, full.Name, full.DOB}
 	}
-	return answered(page.Event, items), nil
+	out := answered(page.Event, items)
+	out.Body.Meta.Integrity = integrity(page.Suspect)
+	return out, nil
 }

@@ -97,4 +97,5 @@ type PatientPage struct {
 	Patients []*PatientView
 	Next     string
 	Event    EventID
+	Suspect  bool // the row of one of them is not what was written
 }
