@@ -17,7 +17,7 @@ run: ## Start everything on this machine, with sample patients (ARGS="--data DIR
 
 test: ## Run every test
 	@[ -n "$$MEDIRECORD_TEST_DATABASE_URL" ] || scripts/need.sh postgres=postgresql
-	@$(GO) test -timeout 15m ./...
+	@$(GO) test -timeout 30m ./...
 
 check: tidy lint generated race vulns ## Run everything CI runs before the tests
 
@@ -35,7 +35,7 @@ generated: ## Check that generated code is what its sources make
 	@scripts/gen.sh --check
 
 race: ## Run the crafts' tests with the race detector
-	@$(GO) test -race -timeout 15m $(CRAFTS)
+	@$(GO) test -race -timeout 30m $(CRAFTS)
 
 vulns: ## Look dependencies up in the Go vulnerability database
 	@scripts/vulns.sh

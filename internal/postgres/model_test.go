@@ -315,7 +315,7 @@ func TestTheDatabaseShowsWhatTheModelSays(t *testing.T) {
 func (m *model) asked(t *testing.T, db *medtest.Databases, r *rand.Rand) {
 	t.Helper()
 	app, worker := db.As(t, "app"), db.As(t, "worker")
-	minter := token.NewMinter(medtest.ContextKey, time.Now)
+	minter := token.NewMinter(medtest.ContextKey, ahead)
 	shown := map[string]int{}
 	for i := range 250 {
 		c := m.context(r)
@@ -389,7 +389,7 @@ func diffSeen(got, want seen) string {
 func (m *model) readTogether(t *testing.T, dbs *medtest.Databases, r *rand.Rand) {
 	t.Helper()
 	db := open(t, dbs, postgres.Config{Conns: 2, Readers: 1})
-	minter := token.NewMinter(medtest.ContextKey, time.Now)
+	minter := token.NewMinter(medtest.ContextKey, ahead)
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	found := 0
