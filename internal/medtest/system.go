@@ -208,6 +208,7 @@ func (s *System) startSidecar(t testing.TB, log *slog.Logger, o Options) string 
 		t.Fatal(err)
 	}
 	t.Cleanup(verifier.Close)
+	Fetch(t, verifier)
 	services := map[string][32]byte{}
 	for name, tok := range serviceTokens {
 		services[name] = sha256.Sum256([]byte(tok))
@@ -232,6 +233,25 @@ func (s *System) startSidecar(t testing.TB, log *slog.Logger, o Options) string 
 	go func() { defer close(done); _ = s.Sidecar.Serve() }()
 	t.Cleanup(func() { s.Sidecar.Stop(); <-done })
 	return s.Sidecar.Addrs()[0].String()
+}
+
+// Fetch waits until the verifier has the issuers' keys. The first to show a token
+// would wait for them a quarter of a second and then be refused.
+func Fetch(t testing.TB, v *token.Verifier) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*Patience)
+	defer cancel()
+	for {
+		_, err := v.JWKS(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatal(err)
+		}
+	}
 }
 
 // engine is the built-in policy, compiled once for each test process.

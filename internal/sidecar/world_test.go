@@ -56,7 +56,8 @@ type world struct {
 	key     *ecdsa.PrivateKey
 	jwks    *httptest.Server
 	silence atomic.Bool // the issuer accepts and does not answer
-	waiting atomic.Bool // somebody waits for it
+	waiting atomic.Bool // somebody waits for it, or did until
+	gaveUp  atomic.Int64
 	service *sidecar.Service
 	server  *sidecar.Server
 	addr    string
@@ -111,7 +112,7 @@ func start(t *testing.T, o options) *world {
 		if w.silence.Load() {
 			w.waiting.Store(true)
 			<-r.Context().Done()
-			w.waiting.Store(false)
+			w.gaveUp.Store(time.Now().UnixMilli())
 			return
 		}
 		_, _ = a.Write(set)
@@ -149,6 +150,7 @@ func (w *world) open(t *testing.T) {
 	})
 	noError(t, err)
 	t.Cleanup(verifier.Close)
+	medtest.Fetch(t, verifier)
 	services := map[string][32]byte{}
 	for name, tok := range serviceTokens {
 		services[name] = sha256.Sum256([]byte(tok))
@@ -339,7 +341,7 @@ func noError(t testing.TB, err error) {
 // eventually waits for the thing itself.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); !is(); {
+	for end := time.Now().Add(3 * time.Minute); !is(); {
 		if time.Now().After(end) {
 			t.Fatal("did not happen: " + what)
 		}
