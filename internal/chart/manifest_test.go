@@ -3,6 +3,7 @@
 package chart_test
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -139,4 +140,70 @@ func TestEveryAnswerAboutASuspectChartSaysSo(t *testing.T) {
 			t.Errorf("%s %s: got %d %s", ask.method, ask.path, a.Status, a.Body)
 		}
 	}
+}
+
+// A record that somebody spoiled hides no other: the list is without it and says
+// so, and care goes on.
+func TestASpoiledRecordHidesNoOther(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	super := s.DB.Super(t)
+	ann := s.Patient(t, medtest.North, withSource("source-a"), obs(r1, "2026-01-01"), of(obs(r2, "2026-02-01"), med.KindCondition, med.SensitivityNormal), obs(r3, "2026-03-01"))
+	doctor := s.Caller(t, s.Of(t, med.RoleClinician, medtest.North))
+	var sealed, other []byte
+	medtest.Scan(t, super, []any{&sealed}, `select sealed from medirecord.record where id = $1`, r2)
+	medtest.Scan(t, super, []any{&other}, `select sealed from medirecord.record where id = $1`, r1)
+	medtest.Exec(t, super, `alter table medirecord.record disable trigger user`)
+	for _, tc := range []struct {
+		name string
+		now  []byte
+	}{
+		{"nothing left", []byte{}},
+		{"noise", bytes.Repeat([]byte{7}, 300)},
+		{"cut short", sealed[:len(sealed)-9]},
+		{"another's bytes", other},
+		{"a bit of its header", flipped(sealed, indexOf(t, sealed, "header")+20)},
+		{"a bit of its note", flipped(sealed, indexOf(t, sealed, "note")+20)},
+		{"a bit of its MAC", flipped(sealed, len(sealed)-1)},
+	} {
+		t.Run(tc.name, func(t *testing.T) { // one after the other: they change the same row
+			medtest.Exec(t, super, `delete from medirecord.outbox`)
+			medtest.Exec(t, super, `update medirecord.record set sealed = $2 where id = $1`, r2, tc.now)
+			before := strings.Count(s.Log.String(), chartAlert)
+			page, err := s.Chart.ReadRecords(t.Context(), doctor, ann, med.RecordAsk{}, med.Page{})
+			noError(t, err)
+			if got := listOf(page); got != r3+" "+r1 || !page.Suspect {
+				t.Errorf("got %s, suspect %v", got, page.Suspect)
+			}
+			if n := strings.Count(s.Log.String(), chartAlert) - before; n != 1 {
+				t.Errorf("%d alarms", n)
+			}
+			var told int
+			medtest.Scan(t, super, []any{&told}, `select count(*) from medirecord.outbox where topic = 'integrity' and patient_id = $1`, string(ann))
+			if told != 1 {
+				t.Errorf("%d to be told, want one", told)
+			}
+			if v, err := s.Chart.ReadRecord(t.Context(), doctor, ann, r1); err != nil || v.Note != "note-"+r1 {
+				t.Errorf("another one: got %v", err)
+			}
+			if _, err := s.Chart.ReadRecord(t.Context(), doctor, ann, r2); med.KindOf(err) != med.Internal || med.CodeOf(err) != "integrity" {
+				t.Errorf("itself: got %v", err)
+			}
+			medtest.Exec(t, super, `update medirecord.record set sealed = $2 where id = $1`, r2, sealed)
+			if page, err := s.Chart.ReadRecords(t.Context(), doctor, ann, med.RecordAsk{}, med.Page{}); err != nil || page.Suspect || len(page.Records) != 3 {
+				t.Fatalf("not as before: %v", err)
+			}
+		})
+	}
+	t.Run("a condition is added all the same, and the chart says so for ever", func(t *testing.T) {
+		medtest.Exec(t, super, `update medirecord.record set sealed = $2 where id = $1`, r2, other)
+		v, err := s.Chart.CreateRecord(t.Context(), doctor, ann, patch("kind", `"condition"`, "status", `"active"`, "code", `[{"display":"Gout"}]`), med.Once{})
+		noError(t, err)
+		medtest.Exec(t, super, `update medirecord.record set sealed = $2 where id = $1`, r2, sealed)
+		page, err := s.Chart.ReadRecords(t.Context(), doctor, ann, med.RecordAsk{}, med.Page{})
+		noError(t, err)
+		if !v.Suspect || !page.Suspect || len(page.Records) != 4 {
+			t.Errorf("got %v, %v, %d records", v.Suspect, page.Suspect, len(page.Records))
+		}
+	})
 }

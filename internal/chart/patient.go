@@ -104,6 +104,9 @@ func (s *Service) openPatient(ctx context.Context, in *entered, id med.PatientID
 		return nil, err
 	}
 	out, err := s.show(ctx, key, sealed, id, row, view, want)
+	if med.CodeOf(err) == "integrity" {
+		s.alarm(ctx, in, key.ID(), err)
+	}
 	if err == nil {
 		out.Suspect = s.doubted(ctx, in, key.ID(), doubtPatient(key, row.Version, &row.Manifest))
 	}
@@ -128,6 +131,7 @@ func (s *Service) unlock(ctx context.Context, in *entered, id med.PatientID, row
 		err = key.Check(patientRow(row.Practice, id), sealed)
 	}
 	if err != nil {
+		s.alarm(ctx, in, key.ID(), err)
 		return nil, nil, s.suspect(ctx, id, err)
 	}
 	return key, sealed, nil

@@ -79,12 +79,16 @@ func (s *Service) ReadRecords(ctx context.Context, c med.Caller, id med.PatientI
 		page, more := pageOf(open.visible(ask), after, int(p.Rows()))
 		for _, r := range page {
 			v, err := open.show(r, false)
+			if damaged(err) {
+				out.Suspect = s.doubted(ctx, in, open.key.ID(), fmt.Errorf("record %s: %w", r.row.ID, err))
+				continue
+			}
 			if err != nil {
 				return s.suspect(ctx, id, err)
 			}
 			out.Records = append(out.Records, *v)
 		}
-		in.entry.Detail.Counts = map[string]int{"records": len(page)}
+		in.entry.Detail.Counts = map[string]int{"records": len(out.Records)}
 		if more {
 			out.Next, err = s.cursor(ctx, in, list, page[len(page)-1].place())
 		}
@@ -121,6 +125,10 @@ func (s *Service) ReadVersions(ctx context.Context, c med.Caller, id med.Patient
 		all := []*openRecord{now}
 		for i := range rows {
 			r, err := open.open(&rows[i])
+			if damaged(err) {
+				out.Suspect = s.doubted(ctx, in, open.key.ID(), err)
+				continue
+			}
 			if err != nil {
 				return s.suspect(ctx, id, err)
 			}
@@ -197,6 +205,7 @@ func (s *Service) openChart(ctx context.Context, in *entered, id med.PatientID, 
 	}
 	open := &openedChart{in: in, now: s.now(), patient: id, relation: relation, key: key, hasManifest: row.Manifest.Version > 0}
 	state := &chartState{patient: row.Version, records: make(map[med.RecordID]int64, len(row.Records)), manifest: row.Manifest}
+	var damage error
 	for i := range row.Records {
 		r := &row.Records[i]
 		state.records[r.ID] = r.Version
@@ -204,15 +213,28 @@ func (s *Service) openChart(ctx context.Context, in *entered, id med.PatientID, 
 			continue
 		}
 		opened, err := open.open(r)
-		if err != nil {
+		switch {
+		case damaged(err):
+			damage = err
+		case err != nil:
 			return nil, s.suspect(ctx, id, err)
-		}
-		if opened.seen {
+		case opened.seen:
 			open.records = append(open.records, opened)
 		}
 	}
-	open.suspect = s.doubted(ctx, in, key.ID(), state.doubt(key))
+	if damage == nil {
+		damage = state.doubt(key)
+	} else if which != "" { // it is the one that was asked for
+		s.doubted(ctx, in, key.ID(), damage)
+		return nil, s.suspect(ctx, id, damage)
+	}
+	open.suspect = s.doubted(ctx, in, key.ID(), damage)
 	return open, nil
+}
+
+// damaged reports whether a row did not open because it is not what was written.
+func damaged(err error) bool {
+	return errors.Is(err, envelope.ErrTampered) || errors.Is(err, envelope.ErrMalformed) || errors.Is(err, envelope.ErrOpen)
 }
 
 // chartRow asks the gate for a reading of records, and the database for the rows.

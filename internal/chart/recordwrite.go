@@ -351,6 +351,11 @@ func (o *changedChart) diagnose(ctx context.Context, tx pgx.Tx, s *Service) erro
 	var all []med.Record
 	for _, r := range rows {
 		h, err := openHeader(o.key, recordRow(o.key.ID().Practice, o.patient, med.RecordID(r.ID)), r.Sealed)
+		if damaged(err) { // care goes on, and the chart says so for ever
+			o.suspect = s.doubted(ctx, o.in, o.key.ID(), fmt.Errorf("record %s: %w", r.ID, err))
+			o.state.suspect = true
+			continue
+		}
 		if err != nil {
 			return s.suspect(ctx, o.patient, err)
 		}

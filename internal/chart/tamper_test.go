@@ -77,6 +77,12 @@ func TestTamperingIsNoticed(t *testing.T) {
 			if raised := strings.Count(s.Log.String(), `"integrity of a patient row in doubt"`) - alarms; (raised == 2) != (tc.code == "integrity") {
 				t.Errorf("%d alarms", raised)
 			}
+			var told int
+			medtest.Scan(t, super, []any{&told}, `select count(*) from medirecord.outbox where topic = 'integrity' and patient_id = $1`, string(alice))
+			if (told == 1) != (tc.code == "integrity") {
+				t.Errorf("%d to be told", told)
+			}
+			medtest.Exec(t, super, `delete from medirecord.outbox`)
 			if tc.name == "the practice" { // nor is it the other practice's now
 				if got := s.Get(t, s.Of(t, med.RoleClinician, medtest.South), path(alice)); got.Status != 503 || strings.Contains(got.Body, "Alice") {
 					t.Errorf("south: got %d %s", got.Status, got.Body)
