@@ -20,6 +20,9 @@ type noteInput struct {
 		Text  string   `json:"text" minLength:"2" maxLength:"20"`
 		Kind  string   `json:"kind,omitempty" enum:"note,letter"`
 		Tags  []string `json:"tags,omitempty" maxItems:"2"`
+		On    string   `json:"on,omitempty" format:"date"`
+		At    string   `json:"at,omitempty" format:"date-time"`
+		Which string   `json:"which,omitempty" format:"uuid"`
 		Inner struct {
 			Count int `json:"count,omitempty" maximum:"9"`
 		} `json:"inner,omitempty"`
@@ -76,6 +79,9 @@ func TestBodies(t *testing.T) {
 		{"too long", `{"text":"` + strings.Repeat(mark, 9) + `"}`, 422, `{"pointer":"/text","reason":"length at most 20"}`},
 		{"another type", `{"text":{"a":"` + mark + `"}}`, 422, `{"pointer":"/text","reason":"not a string"}`},
 		{"not among", `{"text":"hello","kind":"` + mark + `"}`, 422, `{"pointer":"/kind","reason":"not one of the allowed values"}`},
+		{"no day", `{"text":"hello","on":"2026-02-30"}`, 422, `{"pointer":"/on","reason":"not a day, like 2026-03-01"}`},
+		{"no time", `{"text":"hello","at":"2026-03-01T08:30:00"}`, 422, `{"pointer":"/at","reason":"not a time with its zone, like 2026-03-01T08:30:00Z"}`},
+		{"no UUID", `{"text":"hello","which":"` + mark + `"}`, 422, `{"pointer":"/which","reason":"not a UUID"}`},
 		{"too many", `{"text":"hello","tags":["a","b","` + mark + `"]}`, 422, `{"pointer":"/tags","reason":"items at most 2"}`},
 		{"an item of another type", `{"text":"hello","tags":["a",7]}`, 422, `{"pointer":"/tags/1","reason":"not a string"}`},
 		{"too high", `{"text":"hello","inner":{"count":77}}`, 422, `{"pointer":"/inner/count","reason":"at most 9"}`},

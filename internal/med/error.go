@@ -49,7 +49,7 @@ var (
 	TooLarge             = kind("too-large", 413, "Content Too Large", "The request is larger than this resource takes.", "none", false)
 	UnsupportedMedia     = kind("unsupported-media-type", 415, "Unsupported Media Type", "Send application/json.", "none", false)
 	Invalid              = kind("invalid", 422, "Unprocessable Content", "The request is not valid.", "integrity", false)
-	PreconditionRequired = kind("precondition-required", 428, "Precondition Required", "Send If-Match with the version you read.", "integrity", false)
+	PreconditionRequired = kind("precondition-required", 428, "Precondition Required", "Send If-Match with the ETag of what you read.", "integrity", false)
 	HeadersTooLarge      = kind("headers-too-large", 431, "Request Header Fields Too Large", "The request line and headers are larger than 32 KiB.", "none", false)
 	RateLimited          = kind("rate-limited", 429, "Too Many Requests", "Too many requests. Wait as Retry-After says.", "availability", true)
 	Internal             = kind("internal", 500, "Internal Server Error", "Something went wrong here. Nothing was disclosed. Quote the reference.", "none", false)
