@@ -226,6 +226,51 @@ func TestTooManyGrantsPageAtOnceAndBlockNoCare(t *testing.T) {
 			t.Errorf("%d pages of %s, want %d", n, severity, want)
 		}
 	}
+	if n := count(t, super, "medirecord.outbox where factor = 'fresh'"); n != 7 { // as the tokens of these tests say
+		t.Errorf("%d pages say that the factor was fresh, want all", n)
+	}
+}
+
+// Beyond what care needs, the answer is whole, and asks for a second factor.
+func TestBeyondCareTheAnswerAsksForAFreshFactor(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	super := s.DB.Super(t)
+	old := s.Token(t, medtest.Claims{"sub": "er-1", "sid": "er-session", "roles": []string{"break_glass"}, "auth_time": time.Now().Add(-time.Hour).Unix()})
+	dr := visitor(t, s)
+	asked := func(what string, a medtest.Answer, want bool) {
+		t.Helper()
+		const challenge = `Bearer error="insufficient_user_authentication", error_description="`
+		got := a.Header.Get("WWW-Authenticate")
+		if asks := strings.HasPrefix(got, challenge) && strings.HasSuffix(got, `", max_age="300"`); asks != want || !want && got != "" {
+			t.Errorf("%s: got WWW-Authenticate %q, want it asked for: %v", what, got, want)
+		}
+	}
+	var last med.PatientID
+	for i := range 6 {
+		id := fmt.Sprintf("00000000-0000-4000-8000-0000000000a%d", i)
+		last = s.Patient(t, medtest.North, withSource(med.PHI(fmt.Sprint("source-", i))), obs(id, "2026-03-01"))
+		got := s.Get(t, old, path(last), "X-Break-Glass-Reason", reason)
+		shown(t, got)
+		asked(fmt.Sprint("grant ", i+1), got, i == 5)
+		// Whoever opens by POST has proved one.
+		asked(fmt.Sprint("by POST ", i+1), s.Post(t, dr, glassPath, openBody(last, "other", reason)), false)
+	}
+	if n := count(t, super, "medirecord.outbox where severity = 'P1' and factor = 'done' and patient_id = $1", string(last)); n != 1 {
+		t.Errorf("%d pages of the sixth say that the factor was not fresh, want one", n)
+	}
+	versioned := "/api/v1/patients/" + string(last)
+	one := versioned + "/records/00000000-0000-4000-8000-0000000000a5"
+	for _, at := range []string{path(last), versioned, versioned + "/records", one, one + "/versions"} {
+		got := s.Get(t, old, at, "X-Break-Glass-Reason", reason)
+		if got.Status != 200 {
+			t.Errorf("%s: got %d", at, got.Status)
+		}
+		asked("going on, "+at, got, true)
+		asked("who is not asked, "+at, s.Get(t, dr, at), false)
+	}
+	asked("refused", s.Get(t, old, versioned, "X-Break-Glass-Reason", "short"), false)
+	asked("with a new factor", s.Get(t, er(t, s), versioned, "X-Break-Glass-Reason", reason), false)
 }
 
 func TestADeletedPatient(t *testing.T) {

@@ -287,7 +287,7 @@ func TestTimeEndsGrantsAndEscalatesReviews(t *testing.T) {
 	if over := grantIn(t, s.Get(t, dr, glassPath+"/"+g.ID), 200); over.EndedAt == "" || over.Review.State != "due" {
 		t.Errorf("expired: %+v", over)
 	}
-	medtest.Exec(t, super, `update medirecord.break_glass set opened_at = now() - interval '25 hours', expires_at = now() - interval '24 hours', ended_at = now() - interval '24 hours'`)
+	medtest.Exec(t, super, `update medirecord.break_glass set opened_at = now() - interval '25 hours', expires_at = now() - interval '24 hours'`)
 	watch()
 	watch()
 	if n := entries("break_glass_overdue"); n != 1 {

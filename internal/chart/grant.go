@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -58,10 +59,11 @@ func (s *Service) mayRead(ctx context.Context, in *entered, ask gate.Ask) error 
 // errOver says that a grant has ended in the database, or was never written down.
 var errOver = errors.New("the grant is over")
 
-// useGrant writes the grant down, with its start entry when it is new, and
-// tells an officer, in one transaction that has committed before the patient is
-// read: PostgreSQL honours only a committed grant. The reason is sealed under
-// the audit key of the patient's practice; the log has its code.
+// useGrant writes the grant down with its start entry, and PostgreSQL the page
+// that tells an officer; of one that is there already it tells an officer that it
+// is gone on under. That is one transaction, which has committed before the
+// patient is read: PostgreSQL honours only a committed grant. The reason is sealed
+// under the audit key of the patient's practice; the log has its code.
 func (s *Service) useGrant(ctx context.Context, in *entered, id med.PatientID, reason med.PHI) error {
 	g := in.ruling.Grant
 	practice, err := s.practiceOf(ctx, in.ruling.Context, id)
@@ -95,13 +97,12 @@ func (s *Service) useGrant(ctx context.Context, in *entered, id med.PatientID, r
 			return err
 		}
 		if opened = n == 1; opened {
-			if err := appendTx(ctx, tx, start); err != nil {
-				return err
-			}
-		} else if row, err := s.db.Q.GrantInUse(ctx, tx, g.ID); err != nil || row.Over {
+			return appendTx(ctx, tx, start)
+		}
+		if row, err := s.db.Q.GrantInUse(ctx, tx, g.ID); err != nil || row.Over {
 			return over(err)
 		}
-		return s.tellOfficer(ctx, tx, in, practice, severity(g, opened), g.ReasonCode)
+		return s.tellOfficer(ctx, tx, in, practice, "P3", g.ReasonCode)
 	})
 	if med.KindOf(err) != med.AuditUnavailable && postgres.Refused(err) {
 		return med.Forbidden.Because(err).Coded("grant_refused")
@@ -130,7 +131,7 @@ func (s *Service) goOn(ctx context.Context, in *entered, id med.PatientID) error
 		if row, err = s.db.Q.GrantInUse(ctx, tx, g.ID); err != nil || row.Over {
 			return over(err)
 		}
-		return s.tellOfficer(ctx, tx, in, practice, severity(g, false), g.ReasonCode)
+		return s.tellOfficer(ctx, tx, in, practice, "P3", g.ReasonCode)
 	})
 	if err != nil {
 		return err
@@ -152,6 +153,14 @@ func (s *Service) goOn(ctx context.Context, in *entered, id med.PatientID) error
 	}
 	s.brokeGlass(ctx, in, id, false)
 	return nil
+}
+
+// maxAge is how old a second factor may be that the caller is asked for.
+func (in *entered) maxAge() time.Duration {
+	if in.ruling.Grant == nil {
+		return 0
+	}
+	return in.ruling.Grant.MaxAge
 }
 
 // over is errOver for a grant that is not there, or is over.
@@ -193,7 +202,7 @@ func (s *Service) grantForNobody(ctx context.Context, in *entered) error {
 	g := in.ruling.Grant
 	in.entry.Detail.BreakGlass = &audit.BreakGlass{Grant: g.ID, ReasonCode: g.ReasonCode}
 	err := s.db.InTx(ctx, in.ruling.Context, func(tx pgx.Tx) error {
-		return s.tellOfficer(ctx, tx, in, "unknown", severity(g, g.Opened), g.ReasonCode)
+		return s.tellOfficer(ctx, tx, in, "unknown", severity(g), g.ReasonCode)
 	})
 	if err != nil {
 		return err
@@ -201,14 +210,14 @@ func (s *Service) grantForNobody(ctx context.Context, in *entered) error {
 	return med.NotFound.New("No such patient.")
 }
 
-// severity of the page: opening one is a P2, going on under it a P3, and more
-// at once than anybody needs a P1.
-func severity(g *med.Grant, opened bool) string {
+// severity of the page, as PostgreSQL has it too: opening one is a P2, more at
+// once than anybody needs a P1, and going on under it a P3.
+func severity(g *med.Grant) string {
 	switch {
+	case !g.Opened:
+		return "P3"
 	case g.PageP1:
 		return "P1"
-	case opened:
-		return "P2"
 	}
-	return "P3"
+	return "P2"
 }

@@ -247,6 +247,7 @@ func (g *Gate) rulingOf(r *pb.Ruling) (*med.Ruling, error) {
 		out.Grant = &med.Grant{
 			ID: g.GetId(), Opened: g.GetOpened(), OpenedAt: time.Unix(g.GetOpenedAt(), 0), ExpiresAt: time.Unix(g.GetExpiresAt(), 0),
 			ReasonCode: g.GetReasonCode(), Signed: g.GetSigned(), PageP1: g.GetPageP1(),
+			MaxAge: time.Duration(g.GetMaxAge()) * time.Second,
 		}
 	}
 	return out, nil

@@ -176,12 +176,12 @@ func TestTheQuestionCarriesTheReasonCodeAndNoReason(t *testing.T) {
 			return nil
 		}
 		a := ruling(q, true)
-		a.GetRuling().Grant = &pb.Grant{Id: "g", Opened: true, OpenedAt: 10, ExpiresAt: 20, ReasonCode: "other", Signed: "s", PageP1: true}
+		a.GetRuling().Grant = &pb.Grant{Id: "g", Opened: true, OpenedAt: 10, ExpiresAt: 20, ReasonCode: "other", Signed: "s", PageP1: true, MaxAge: 300}
 		return a
 	})
 	r, err := g.May(t.Context(), &med.Caller{Credential: "t", Emergency: "Patient in ER"}, gate.Ask{Action: "read", Resource: "patient", Patient: "p", ReasonCode: "other"})
 	noError(t, err)
-	want := med.Grant{ID: "g", Opened: true, OpenedAt: time.Unix(10, 0), ExpiresAt: time.Unix(20, 0), ReasonCode: "other", Signed: "s", PageP1: true}
+	want := med.Grant{ID: "g", Opened: true, OpenedAt: time.Unix(10, 0), ExpiresAt: time.Unix(20, 0), ReasonCode: "other", Signed: "s", PageP1: true, MaxAge: 5 * time.Minute}
 	if r.Grant == nil || *r.Grant != want {
 		t.Errorf("got %+v, want %+v", r.Grant, want)
 	}

@@ -20,6 +20,9 @@ type Grant struct {
 	ReasonCode string
 	Signed     string
 	PageP1     bool // too many at once: page without delay
+	// MaxAge is how old a second factor may be that the caller is asked for, who
+	// is not kept waiting for it; 0: they are asked for none.
+	MaxAge time.Duration
 }
 
 // ReasonOther is the coded reason of the guide's header form, whose text says

@@ -4,8 +4,6 @@ package postgres_test
 
 import (
 	"testing"
-
-	"github.com/medirecord/medirecord/internal/medtest"
 )
 
 // Grants of the world of TestReviews.
@@ -13,6 +11,7 @@ const (
 	onNorth  = "00000000-0000-7000-8000-0000000000c1" // on north-1, open, by the-clinician of South
 	byAdmin  = "00000000-0000-7000-8000-0000000000c2" // on north-1, by the-admin of North themself
 	overdue  = "00000000-0000-7000-8000-0000000000c3" // on north-2, ended
+	expired  = "00000000-0000-7000-8000-0000000000c4" // on north-2, its time over since two hours
 	reviewed = somebodysGrant                         // on south-1, reviewed
 )
 
@@ -33,13 +32,18 @@ func end(at, by string) string {
 	return `begin; update medirecord.break_glass set ended_at = ` + at + `, ended_by = '` + issuer + `' || e'\x1f' || '` + by + `' returning id`
 }
 
+// swept is what the worker says of a grant.
+func swept(what, grant string) string {
+	return `begin; update medirecord.break_glass set ` + what + ` where id = '` + grant + `' returning id`
+}
+
 func TestReviews(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.grant(t, grant{id: onNorth, subject: "the-clinician", patient: "north-1"})
 	w.grant(t, grant{id: byAdmin, subject: "the-admin", patient: "north-1"})
 	w.grant(t, grant{id: overdue, subject: "the-clinician", patient: "north-2", opened: "-30 hours", expires: "-29 hours", ended: "-29 hours"})
-	medtest.Exec(t, w.super, `update medirecord.break_glass set ended_by = 'somebody' where ended_at is not null`)
+	w.grant(t, grant{id: expired, subject: "the-clinician", patient: "north-2", opened: "-3 hours", expires: "-2 hours"})
 	t.Run("are of the practice's officer and admin, and never of one's own", func(t *testing.T) { reviewing(t, w) })
 	t.Run("of others are not read", func(t *testing.T) { readingReviews(t, w) })
 	t.Run("end nothing; who may end a grant ends it now, and once", func(t *testing.T) { ending(t, w) })
@@ -104,8 +108,8 @@ func readingReviews(t *testing.T, w *world) {
 	attacks := []attack{
 		{name: "the practice's officer", with: onGrant(officer("south", ""), "read", ""), sql: reads, want: only(reviewed)},
 		{name: "the opener", with: onGrant(changed(clinician("south", ""), func(c *caller) { c.Subject = "somebody-else" }), "read", ""), sql: reads, want: only(reviewed)},
-		{name: "the officer lists", with: onGrant(officer("north", ""), "read", ""), sql: grants, want: only(onNorth, byAdmin, overdue)},
-		{name: "the opener lists", with: onGrant(clinician("south", ""), "read", ""), sql: grants, want: only(onNorth, overdue)},
+		{name: "the officer lists", with: onGrant(officer("north", ""), "read", ""), sql: grants, want: only(onNorth, byAdmin, overdue, expired)},
+		{name: "the opener lists", with: onGrant(clinician("south", ""), "read", ""), sql: grants, want: only(onNorth, overdue, expired)},
 		{name: "one is named", with: onGrant(officer("north", ""), "read", onNorth), sql: grants, want: only(onNorth)},
 
 		{name: "another practice's officer", with: onGrant(officer("north", ""), "read", ""), sql: reads, want: nothing},
@@ -159,6 +163,18 @@ func ending(t *testing.T, w *world) {
 		{name: "a new one of the same name", with: opener, sql: openGrant("id = '" + onNorth + "'; subject = 'the-clinician'; patient_id = 'north-1'; practice_id = 'north'"), want: refused()},
 		{name: "the worker ends one whose time is not over", as: "worker", with: sweep, sql: `update medirecord.break_glass set ended_at = now() where id = '` + onNorth + `'`, want: nothing},
 		{name: "the worker opens one again", as: "worker", with: sweep, sql: `update medirecord.break_glass set ended_at = null where id = '` + overdue + `'`, want: refused()},
+		{name: "the worker says that the time of one was over, when it was", as: "worker", with: sweep, sql: swept("ended_at = expires_at", expired), want: only(expired)},
+		{name: "the worker says that the time of one is over", as: "worker", with: sweep, sql: swept("ended_at = date_trunc('milliseconds', clock_timestamp())", expired), want: only(expired)},
+		{name: "the worker says that the time of one was over before it was", as: "worker", with: sweep, sql: swept("ended_at = expires_at - interval '1 millisecond'", expired), want: refused()},
+		{name: "the worker says that the time of one will be over", as: "worker", with: sweep, sql: swept("ended_at = clock_timestamp() + interval '2 seconds'", expired), want: refused()},
+		{name: "the worker says that one never ended", as: "worker", with: sweep, sql: swept("ended_at = null", expired), want: refused()},
+		{name: "the worker ends one twice", as: "worker", with: sweep, sql: swept("ended_at = expires_at", expired) + `; ` + swept("ended_at = expires_at + interval '1 minute'", expired), want: refused()},
+		{name: "the worker says that one ended later than somebody ended it", as: "worker", with: sweep, sql: swept("ended_at = expires_at + interval '1 minute'", overdue), want: refused()},
+		{name: "the worker says that one is overdue", as: "worker", with: sweep, sql: swept("escalated_at = clock_timestamp()", overdue), want: only(overdue)},
+		{name: "the worker says so twice", as: "worker", with: sweep, sql: swept("escalated_at = clock_timestamp()", overdue) + `; ` + swept("escalated_at = null", overdue), want: refused()},
+		{name: "the worker says that one will be overdue", as: "worker", with: sweep, sql: swept("escalated_at = clock_timestamp() + interval '1 hour'", overdue), want: refused()},
+		{name: "the worker says so before it is", as: "worker", with: sweep, sql: swept("ended_at = expires_at, escalated_at = clock_timestamp()", expired), want: refused()},
+		{name: "the worker says who ended one", as: "worker", with: sweep, sql: swept("ended_at = now(), ended_by = 'somebody'", expired), want: refused()},
 		{name: "the worker lets one live longer", as: "worker", with: sweep, sql: `update medirecord.break_glass set expires_at = now() + interval '1 hour'`, want: refused()},
 		{name: "the worker ends another practice's", as: "worker", with: ptr(service("worker", "sweep", "south")), sql: `update medirecord.break_glass set ended_at = now() where practice_id = 'north'`, want: nothing},
 	}

@@ -161,7 +161,7 @@ func forgingAGrant(t *testing.T, w *world) {
 func opensReadingOnly(t *testing.T, w *world) {
 	s := w.session(t, "app")
 	s.enter(t, emergency("south-1").signed(t))
-	if _, _, err := s.run(t.Context(), openGrant("")); err != nil {
+	if _, _, err := s.run(t.Context(), newBreaking().sql("", "")); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := w.sees(t, emergency("south-1")), []string{"south-1", "record-of-south-1"}; !slices.Equal(got, want) {

@@ -82,12 +82,16 @@ type grant struct {
 	opened, expires, ended                string // intervals from now
 }
 
-// grant commits a grant as if all had gone well.
+// grant commits a grant as if all had gone well: as a replica's superuser, for
+// there is no context, no entry and no page.
 func (w *world) grant(t testing.TB, g grant) {
 	t.Helper()
+	medtest.Exec(t, w.super, `set session_replication_role = replica`)
+	defer medtest.Exec(t, w.super, `set session_replication_role = origin`)
 	medtest.Exec(t, w.super, `insert into medirecord.break_glass
-			(id, issuer, subject, session, patient_id, practice_id, reason_code, reason, signed, event_id, opened_at, expires_at, ended_at)
-		values ($1, $2, $3, $4, $5, $6, 'other', '\x00', 'v1.test', gen_random_uuid(), now() + $7::interval, now() + $8::interval, now() + nullif($9, '')::interval)`,
+			(id, issuer, subject, session, patient_id, practice_id, reason_code, reason, signed, event_id, opened_at, expires_at, ended_at, ended_by)
+		values ($1, $2, $3, $4, $5, $6, 'other', '\x00', 'v1.test', gen_random_uuid(), now() + $7::interval, now() + $8::interval, now() + nullif($9, '')::interval,
+			case when $9 <> '' then 'somebody' end)`,
 		g.id, cmp.Or(g.issuer, issuer), cmp.Or(g.subject, "the-break_glass"), cmp.Or(g.session, "session-1"), g.patient, practiceOf(g.patient),
 		cmp.Or(g.opened, "-1 minute"), cmp.Or(g.expires, "59 minutes"), g.ended)
 }

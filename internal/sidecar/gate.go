@@ -182,7 +182,7 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 	}
 	if standing != nil {
 		ruling.Grant = standing
-		claims.Grant, claims.GrantExpires = standing.GetId(), standing.GetExpiresAt()*1000
+		stand(&claims, c, standing)
 	}
 	if emergency || opening && c.Caller.Patient != patient {
 		ruling.Grant, err = s.grant(c, string(patient), q.GetEmergency().GetReasonCode(), q.GetOver())
@@ -194,7 +194,7 @@ func (s *Service) may(ctx, keys context.Context, id uint64, q *pb.May) *pb.Answe
 			s.cfg.Log.ErrorContext(ctx, "break-glass grant not kept", slog.Any("error", err))
 			return refuse(id, "denied", "grant_not_kept")
 		}
-		claims.Grant, claims.GrantExpires = ruling.Grant.GetId(), ruling.Grant.GetExpiresAt()*1000
+		stand(&claims, c, ruling.Grant)
 		if ruling.Grant.GetOpened() {
 			s.cfg.Log.WarnContext(ctx, "break-glass grant opened", slog.String("grant", ruling.Grant.GetId()),
 				slog.String("subject", c.Caller.Subject), slog.String("patient", string(patient)), slog.String("reason_code", ruling.Grant.GetReasonCode()))

@@ -11,7 +11,8 @@ import (
 	pb "github.com/medirecord/medirecord/proto/medirecord/v1"
 )
 
-// More than this by one person pages at once as P1. It does not block care.
+// More than this by one person pages at once as P1, and asks for a fresh second
+// factor. It does not block care.
 const (
 	manyOpen    = 5
 	manyNewHour = 10
@@ -40,7 +41,7 @@ func (s *Service) grant(c *token.Claims, patient, reasonCode, over string) (*pb.
 		}
 		g = &grant{
 			grantKey: key, ID: med.NewUUID(now), ReasonCode: reasonCode,
-			OpenedAt: now.Unix(), ExpiresAt: now.Add(s.cfg.GrantFor).Unix(),
+			OpenedAt: now.Unix(), ExpiresAt: now.Add(s.cfg.GrantFor).Unix(), Many: st.many(who, now),
 		}
 		signed, err := s.cfg.Minter.SignGrant(token.GrantClaims{
 			ID: g.ID, Issuer: g.Issuer, Subject: g.Subject, Session: g.Session, Patient: med.PatientID(g.Patient),
@@ -55,26 +56,46 @@ func (s *Service) grant(c *token.Claims, patient, reasonCode, over string) (*pb.
 		}
 		st.apply(line{Grant: g})
 	}
-	open, fresh := 0, 0
-	for _, other := range st.byWho[who] {
-		if other.ExpiresAt > now.Unix() {
+	out := g.said(c)
+	out.Opened = opened
+	return out, nil
+}
+
+// many reports whether one more grant by the person is more than anybody needs.
+func (s *state) many(who [2]string, now time.Time) bool {
+	open, fresh := 1, 1
+	for _, g := range s.byWho[who] {
+		if g.ExpiresAt > now.Unix() {
 			open++
 		}
-		if other.OpenedAt > now.Add(-time.Hour).Unix() {
+		if g.OpenedAt > now.Add(-time.Hour).Unix() {
 			fresh++
 		}
 	}
-	out := g.said()
-	out.Opened, out.PageP1 = opened, opened && (open > manyOpen || fresh > manyNewHour)
-	return out, nil
+	return open > manyOpen || fresh > manyNewHour
 }
 
 func keyOf(c *token.Claims, patient string) grantKey {
 	return grantKey{c.Caller.Issuer, c.Caller.Subject, c.Caller.Session, patient}
 }
 
-func (g *grant) said() *pb.Grant {
-	return &pb.Grant{Id: g.ID, OpenedAt: g.OpenedAt, ExpiresAt: g.ExpiresAt, ReasonCode: g.ReasonCode, Signed: g.Signed}
+// said is the grant as its person is told of it.
+func (g *grant) said(c *token.Claims) *pb.Grant {
+	out := &pb.Grant{Id: g.ID, OpenedAt: g.OpenedAt, ExpiresAt: g.ExpiresAt, ReasonCode: g.ReasonCode, Signed: g.Signed, PageP1: g.Many}
+	if g.Many && factorOf(c, out) != med.MFAFresh {
+		out.MaxAge = int64(token.FreshMFA.Seconds())
+	}
+	return out
+}
+
+// factorOf says how lately the person had proved a second factor when the grant
+// was opened, or since.
+func factorOf(c *token.Claims, g *pb.Grant) med.MFA { return c.FactorAt(time.Unix(g.GetOpenedAt(), 0)) }
+
+// stand puts the grant into what the context says.
+func stand(on *token.Context, c *token.Claims, g *pb.Grant) {
+	on.Grant, on.GrantExpires = g.GetId(), g.GetExpiresAt()*1000
+	on.GrantMany, on.Factor = g.GetPageP1(), factorOf(c, g)
 }
 
 // openGrant returns the grant that the caller's session has for the patient, to
@@ -93,7 +114,7 @@ func (s *Service) openGrant(c *token.Claims, patient, over string) *pb.Grant {
 		s.state.open.CompareAndDelete(g.grantKey, g)
 		return nil
 	}
-	return g.said()
+	return g.said(c)
 }
 
 // prune forgets the person's grants that neither are open nor count for the

@@ -186,7 +186,16 @@ func TestMoreGrantsThanAnybodyNeedsPageAtOnce(t *testing.T) {
 			}
 		}
 		if g := w.granted(t, tok, "p-0"); g.GetPageP1() || g.GetOpened() {
-			t.Errorf("going on under one is no new page: %v", g)
+			t.Errorf("going on under the first: %v", g)
+		}
+		// Until it is written down, whoever asks again must not make it quieter.
+		again := w.one(t, emergency(tok, "p-6")).GetRuling()
+		if g := again.GetGrant(); !g.GetPageP1() || g.GetOpened() || !contextOf(t, w, again).GrantMany {
+			t.Errorf("going on under the last: %v", g)
+		}
+		w.restart(t)
+		if c := contextOf(t, w, w.one(t, may(tok, "p-6")).GetRuling()); !c.GrantMany || c.Factor != med.MFAFresh {
+			t.Errorf("after a restart, without the header: %+v", c)
 		}
 		if g := w.granted(t, w.er(t, claims{"sub": "er-2"}), "p-0"); g.GetPageP1() {
 			t.Errorf("another person: %v", g)
@@ -206,6 +215,89 @@ func TestMoreGrantsThanAnybodyNeedsPageAtOnce(t *testing.T) {
 		w.clock.advance(time.Hour)
 		if g := w.granted(t, w.er(t, nil), "p-0"); g.GetPageP1() {
 			t.Error("an hour later it pages still")
+		}
+	})
+}
+
+// Whoever has more grants than care needs is asked for a second factor of the
+// last five minutes, is not kept waiting for it, and is not asked twice.
+func TestBeyondCareAFreshFactorIsAskedFor(t *testing.T) {
+	t.Parallel()
+	stale := func(w *world) claims {
+		return claims{"sid": "s", "auth_time": w.clock.unix(-5*time.Minute - time.Second)}
+	}
+	fill := func(t *testing.T, w *world, tok string, n int) {
+		t.Helper()
+		for i := range n {
+			if g := w.granted(t, tok, fmt.Sprint("p-", i)); g.GetMaxAge() != 0 || g.GetPageP1() {
+				t.Errorf("grant %d: %v", i+1, g)
+			}
+		}
+	}
+	t.Run("not fresh", func(t *testing.T) {
+		t.Parallel()
+		w := start(t, options{})
+		tok := w.er(t, stale(w))
+		fill(t, w, tok, 5)
+		a := w.one(t, emergency(tok, "p-5")).GetRuling()
+		if g, c := a.GetGrant(), contextOf(t, w, a); g.GetMaxAge() != 300 || !g.GetPageP1() || c.Factor != med.MFADone || !c.GrantMany {
+			t.Errorf("the sixth: %v, %+v", g, c)
+		}
+		if g := w.granted(t, tok, "p-5"); g.GetMaxAge() != 300 || g.GetOpened() {
+			t.Errorf("going on: %v", g)
+		}
+		// Without the header too, where another role reads on.
+		if g := w.one(t, may(tok, "p-5")).GetRuling().GetGrant(); g.GetMaxAge() != 300 {
+			t.Errorf("going on without the header: %v", g)
+		}
+		if g := w.granted(t, tok, "p-0"); g.GetMaxAge() != 0 {
+			t.Errorf("under one from before: %v", g)
+		}
+		w.restart(t)
+		if g := w.granted(t, tok, "p-5"); g.GetMaxAge() != 300 {
+			t.Errorf("after a restart: %v", g)
+		}
+		w.clock.advance(10 * time.Minute)
+		proved := w.er(t, claims{"sid": "s", "auth_time": w.clock.unix(0)})
+		a = w.one(t, emergency(proved, "p-5")).GetRuling()
+		if g, c := a.GetGrant(), contextOf(t, w, a); g.GetMaxAge() != 0 || g.GetOpened() || c.Factor != med.MFAFresh {
+			t.Errorf("with a new factor: %v, %+v", g, c)
+		}
+		w.clock.advance(20 * time.Minute)
+		if g := w.granted(t, proved, "p-5"); g.GetMaxAge() != 0 {
+			t.Errorf("asked for once more: %v", g)
+		}
+		if g := w.granted(t, proved, "p-6"); g.GetMaxAge() != 300 || !g.GetOpened() {
+			t.Errorf("of the next grant: %v", g)
+		}
+		w.clock.advance(31 * time.Minute)
+		if g := w.granted(t, proved, "p-7"); g.GetMaxAge() != 0 || g.GetPageP1() {
+			t.Errorf("when the others are over: %v", g)
+		}
+	})
+	t.Run("fresh", func(t *testing.T) {
+		t.Parallel()
+		w := start(t, options{})
+		tok := w.er(t, claims{"sid": "s", "auth_time": w.clock.unix(-5 * time.Minute)})
+		fill(t, w, tok, 5)
+		a := w.one(t, emergency(tok, "p-5")).GetRuling()
+		if g, c := a.GetGrant(), contextOf(t, w, a); g.GetMaxAge() != 0 || !g.GetPageP1() || c.Factor != med.MFAFresh {
+			t.Errorf("the sixth: %v, %+v", g, c)
+		}
+		w.clock.advance(30 * time.Minute)
+		if g := w.granted(t, tok, "p-5"); g.GetMaxAge() != 0 {
+			t.Errorf("half an hour later: %v", g)
+		}
+	})
+	t.Run("by the hour", func(t *testing.T) {
+		t.Parallel()
+		w := start(t, options{grantFor: time.Minute})
+		tok := w.er(t, claims{"sid": "s", "auth_time": w.clock.unix(-time.Hour)})
+		for i := range 11 { // never more than one open
+			if g := w.granted(t, tok, fmt.Sprint("p-", i)); (g.GetMaxAge() == 300) != (i >= 10) {
+				t.Errorf("grant %d of the hour: %v", i+1, g)
+			}
+			w.clock.advance(2 * time.Minute)
 		}
 	})
 }

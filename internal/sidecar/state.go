@@ -47,6 +47,7 @@ type grant struct {
 	OpenedAt   int64 // Unix seconds
 	ExpiresAt  int64
 	Signed     string
+	Many       bool `json:",omitempty"` // with it there were more than anybody needs
 }
 
 // line is one line of the journal.

@@ -28,7 +28,11 @@ type Context struct {
 	Self         string `json:"self,omitempty"`
 	Grant        string `json:"grant,omitempty"`     // id of the break-glass grant
 	GrantExpires int64  `json:"grant_exp,omitempty"` // Unix milliseconds
-	Admin        bool   `json:"admin,omitempty"`     // the role admin, with MFA in force
+	// GrantMany: the grant was opened beyond what care needs, and pages as P1.
+	GrantMany bool `json:"many,omitempty"`
+	// Factor is how lately who opens the grant had proved a second factor.
+	Factor med.MFA `json:"factor,omitempty"`
+	Admin  bool    `json:"admin,omitempty"` // the role admin, with MFA in force
 	// Strict: the database gives a row only against a ticket, an entry about this
 	// context that another transaction has committed.
 	Strict  bool   `json:"strict,omitempty"`
@@ -146,18 +150,21 @@ func (c *Context) appendTo(b []byte) ([]byte, bool) {
 			b = appendNumber(b, name, n)
 		}
 	}
+	flag := func(name string, is bool) {
+		if is {
+			b = append(b, `"`+name+`":true,`...)
+		}
+	}
 	text("practice", string(c.Practice), false)
 	text("action", c.Action, true)
 	text("patient", c.Patient, false)
 	text("self", c.Self, false)
 	text("grant", c.Grant, false)
 	number("grant_exp", c.GrantExpires)
-	if c.Admin {
-		b = append(b, `"admin":true,`...)
-	}
-	if c.Strict {
-		b = append(b, `"strict":true,`...)
-	}
+	flag("many", c.GrantMany)
+	text("factor", string(c.Factor), false)
+	flag("admin", c.Admin)
+	flag("strict", c.Strict)
 	number("max_rows", int64(c.MaxRows))
 	text("svc", c.Service, false)
 	text("sid", c.Session, false)

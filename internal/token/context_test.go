@@ -30,7 +30,7 @@ func fullContext() Context {
 	return Context{
 		Issuer: testIssuer, Subject: `o"brien\ ünï <&> 李`, Roles: []string{"clinician", "break_glass"}, Practice: "practice-1",
 		Action: "patient.read", Patient: "p-1", Self: "p-2", Grant: "g-1", GrantExpires: noon.Add(time.Hour).UnixMilli(),
-		Admin: true, Strict: true, MaxRows: 50, Session: "session-1",
+		GrantMany: true, Factor: med.MFADone, Admin: true, Strict: true, MaxRows: 50, Session: "session-1",
 	}
 }
 
@@ -82,7 +82,7 @@ func TestMint(t *testing.T) {
 		}{
 			{c, `{"use":"context","iss":"https://idp.example.com/realms/care","sub":"o\"brien\\ ünï <&> 李","roles":["clinician","break_glass"],` +
 				`"practice":"practice-1","action":"patient.read","patient":"p-1","self":"p-2","grant":"g-1","grant_exp":1795438800000,` +
-				`"admin":true,"strict":true,"max_rows":50,"sid":"session-1","nonce":"AAAAAAAAAAAAAAAAAAAAAA","exp":1795435210000}`},
+				`"many":true,"factor":"done","admin":true,"strict":true,"max_rows":50,"sid":"session-1","nonce":"AAAAAAAAAAAAAAAAAAAAAA","exp":1795435210000}`},
 			{
 				Context{Action: "import", Service: "import", Practice: "p", Patient: "*", Nonce: "n", Expires: 1},
 				`{"use":"context","iss":"","sub":"","roles":[],"practice":"p","action":"import","patient":"*","svc":"import","nonce":"n","exp":1}`,

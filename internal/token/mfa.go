@@ -8,8 +8,8 @@ import (
 	"github.com/medirecord/medirecord/internal/med"
 )
 
-// freshMFA is how old a second factor may be to count as fresh.
-const freshMFA = 5 * time.Minute
+// FreshMFA is how old a second factor may be to count as fresh.
+const FreshMFA = 5 * time.Minute
 
 // MFAState says whether a second factor was proved, and whether that is fresh
 // at this moment. Claims are remembered, so the answer is made when it is used.
@@ -19,7 +19,19 @@ func (c *Claims) MFAState(now time.Time) med.MFA {
 		return med.MFANone
 	}
 	age := now.Sub(c.Caller.MFAAt)
-	if c.Caller.MFAAt.IsZero() || age < -c.leeway || age > freshMFA {
+	if c.Caller.MFAAt.IsZero() || age < -c.leeway || age > FreshMFA {
+		return med.MFADone
+	}
+	return med.MFAFresh
+}
+
+// FactorAt says how lately a second factor had been proved at an earlier moment;
+// one that was proved since is fresh too. Without a time it is never fresh.
+func (c *Claims) FactorAt(t time.Time) med.MFA {
+	switch {
+	case c.Caller.MFA == med.MFANone:
+		return med.MFANone
+	case c.Caller.MFAAt.IsZero() || c.Caller.MFAAt.Before(t.Add(-FreshMFA)):
 		return med.MFADone
 	}
 	return med.MFAFresh

@@ -492,6 +492,21 @@ func TestMFA(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a factor of an earlier moment, and since", func(t *testing.T) {
+		t.Parallel()
+		c := mustVerify(t, v, nurseToken(t, map[string]any{"mfa_verified": true, "auth_time": noon.Unix()}))
+		for at, want := range map[time.Duration]med.MFA{0: med.MFAFresh, 5 * time.Minute: med.MFAFresh, 5*time.Minute + 1: med.MFADone, -time.Hour: med.MFAFresh} {
+			if got := c.FactorAt(noon.Add(at)); got != want {
+				t.Errorf("at %v: got %s; want %s", at, got, want)
+			}
+		}
+		if c := mustVerify(t, v, nurseToken(t, map[string]any{"mfa_verified": true, "auth_time": nil})); c.FactorAt(noon) != med.MFADone {
+			t.Errorf("of no time: got %s", c.FactorAt(noon))
+		}
+		if c := mustVerify(t, v, nurseToken(t, map[string]any{"mfa_verified": nil, "auth_time": noon.Unix()})); c.FactorAt(noon) != med.MFANone {
+			t.Errorf("of none: got %s", c.FactorAt(noon))
+		}
+	})
 	t.Run("spaces around true do not matter", func(t *testing.T) {
 		t.Parallel()
 		raw := strings.Replace(claims(t, map[string]any{"mfa_verified": true}), `:true`, " : \t true \n", 1)

@@ -1208,14 +1208,18 @@ func (x *Decision) GetMaxRows() int64 {
 // Grant is a break-glass grant as the sidecar signed it: one user, one
 // patient, one session.
 type Grant struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Opened        bool                   `protobuf:"varint,2,opt,name=opened,proto3" json:"opened,omitempty"` // this question opened it; false: it continues
-	OpenedAt      int64                  `protobuf:"varint,3,opt,name=opened_at,json=openedAt,proto3" json:"opened_at,omitempty"`
-	ExpiresAt     int64                  `protobuf:"varint,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	ReasonCode    string                 `protobuf:"bytes,5,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
-	Signed        string                 `protobuf:"bytes,6,opt,name=signed,proto3" json:"signed,omitempty"`                // what the database keeps beside the row and verifies
-	PageP1        bool                   `protobuf:"varint,7,opt,name=page_p1,json=pageP1,proto3" json:"page_p1,omitempty"` // more than 5 open or 10 new in an hour: page at once
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Opened     bool                   `protobuf:"varint,2,opt,name=opened,proto3" json:"opened,omitempty"` // this question opened it; false: it continues
+	OpenedAt   int64                  `protobuf:"varint,3,opt,name=opened_at,json=openedAt,proto3" json:"opened_at,omitempty"`
+	ExpiresAt  int64                  `protobuf:"varint,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	ReasonCode string                 `protobuf:"bytes,5,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
+	Signed     string                 `protobuf:"bytes,6,opt,name=signed,proto3" json:"signed,omitempty"`                // what the database keeps beside the row and verifies
+	PageP1     bool                   `protobuf:"varint,7,opt,name=page_p1,json=pageP1,proto3" json:"page_p1,omitempty"` // with it there were more than 5 open or 10 new in an hour: page at once
+	// The caller is asked, without being kept waiting, for a second factor that is
+	// at most so many seconds old; 0: they are not. It is for grants beyond those
+	// bounds, and over when the factor was as fresh when it was opened, or is new.
+	MaxAge        int64 `protobuf:"varint,8,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1297,6 +1301,13 @@ func (x *Grant) GetPageP1() bool {
 		return x.PageP1
 	}
 	return false
+}
+
+func (x *Grant) GetMaxAge() int64 {
+	if x != nil {
+		return x.MaxAge
+	}
+	return 0
 }
 
 // Attest asks whether the contexts that entries name were minted for them.
@@ -1827,7 +1838,7 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\x04mask\x18\x04 \x03(\tR\x04mask\x12\x14\n" +
 	"\x05write\x18\x05 \x03(\tR\x05write\x12\x16\n" +
 	"\x06notify\x18\x06 \x03(\tR\x06notify\x12\x19\n" +
-	"\bmax_rows\x18\a \x01(\x03R\amaxRows\"\xbd\x01\n" +
+	"\bmax_rows\x18\a \x01(\x03R\amaxRows\"\xd6\x01\n" +
 	"\x05Grant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06opened\x18\x02 \x01(\bR\x06opened\x12\x1b\n" +
@@ -1837,7 +1848,8 @@ const file_medirecord_v1_gate_proto_rawDesc = "" +
 	"\vreason_code\x18\x05 \x01(\tR\n" +
 	"reasonCode\x12\x16\n" +
 	"\x06signed\x18\x06 \x01(\tR\x06signed\x12\x17\n" +
-	"\apage_p1\x18\a \x01(\bR\x06pageP1\"8\n" +
+	"\apage_p1\x18\a \x01(\bR\x06pageP1\x12\x17\n" +
+	"\amax_age\x18\b \x01(\x03R\x06maxAge\"8\n" +
 	"\x06Attest\x12.\n" +
 	"\aentries\x18\x01 \x03(\v2\x14.medirecord.v1.EntryR\aentries\"\xf3\x01\n" +
 	"\x05Entry\x12\x14\n" +
