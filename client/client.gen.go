@@ -11442,9 +11442,10 @@ func (r ListBreakGlassResponse) ContentType() string {
 
 // OpenBreakGlassResponse201Headers the declared response headers of an HTTP 201 response for OpenBreakGlass
 type OpenBreakGlassResponse201Headers struct {
-	AuditEventId *string
-	Location     *string
-	XRequestId   *openapi_types.UUID
+	AuditEventId    *string
+	Location        *string
+	WWWAuthenticate *string
+	XRequestId      *openapi_types.UUID
 }
 
 type OpenBreakGlassResponse struct {
@@ -11942,9 +11943,10 @@ func (r DeletePatientResponse) ContentType() string {
 
 // GetPatientResponse200Headers the declared response headers of an HTTP 200 response for GetPatient
 type GetPatientResponse200Headers struct {
-	AuditEventId *string
-	ETag         *string
-	XRequestId   *openapi_types.UUID
+	AuditEventId    *string
+	ETag            *string
+	WWWAuthenticate *string
+	XRequestId      *openapi_types.UUID
 }
 
 type GetPatientResponse struct {
@@ -12385,8 +12387,9 @@ func (r AmendDisclosureResponse) ContentType() string {
 
 // ListRecordsResponse200Headers the declared response headers of an HTTP 200 response for ListRecords
 type ListRecordsResponse200Headers struct {
-	AuditEventId *string
-	XRequestId   *openapi_types.UUID
+	AuditEventId    *string
+	WWWAuthenticate *string
+	XRequestId      *openapi_types.UUID
 }
 
 type ListRecordsResponse struct {
@@ -12548,9 +12551,10 @@ func (r DeleteRecordResponse) ContentType() string {
 
 // GetRecordResponse200Headers the declared response headers of an HTTP 200 response for GetRecord
 type GetRecordResponse200Headers struct {
-	AuditEventId *string
-	ETag         *string
-	XRequestId   *openapi_types.UUID
+	AuditEventId    *string
+	ETag            *string
+	WWWAuthenticate *string
+	XRequestId      *openapi_types.UUID
 }
 
 type GetRecordResponse struct {
@@ -12662,8 +12666,9 @@ func (r UpdateRecordResponse) ContentType() string {
 
 // ListRecordVersionsResponse200Headers the declared response headers of an HTTP 200 response for ListRecordVersions
 type ListRecordVersionsResponse200Headers struct {
-	AuditEventId *string
-	XRequestId   *openapi_types.UUID
+	AuditEventId    *string
+	WWWAuthenticate *string
+	XRequestId      *openapi_types.UUID
 }
 
 type ListRecordVersionsResponse struct {
@@ -12775,9 +12780,10 @@ func (r RestorePatientResponse) ContentType() string {
 
 // ReadPatientResponse200Headers the declared response headers of an HTTP 200 response for ReadPatient
 type ReadPatientResponse200Headers struct {
-	AuditEventId *string
-	ETag         *string
-	XRequestId   *openapi_types.UUID
+	AuditEventId    *string
+	ETag            *string
+	WWWAuthenticate *string
+	XRequestId      *openapi_types.UUID
 }
 
 type ReadPatientResponse struct {
@@ -14265,6 +14271,13 @@ func ParseOpenBreakGlassResponse(rsp *http.Response) (*OpenBreakGlassResponse, e
 			}
 			headers.Location = &value
 		}
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = &value
+		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value openapi_types.UUID
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
@@ -14759,6 +14772,13 @@ func ParseGetPatientResponse(rsp *http.Response) (*GetPatientResponse, error) {
 			}
 			headers.ETag = &value
 		}
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = &value
+		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value openapi_types.UUID
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
@@ -15183,6 +15203,13 @@ func ParseListRecordsResponse(rsp *http.Response) (*ListRecordsResponse, error) 
 			}
 			headers.AuditEventId = &value
 		}
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = &value
+		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value openapi_types.UUID
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
@@ -15359,6 +15386,13 @@ func ParseGetRecordResponse(rsp *http.Response) (*GetRecordResponse, error) {
 			}
 			headers.ETag = &value
 		}
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = &value
+		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value openapi_types.UUID
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: "uuid"}); err != nil {
@@ -15471,6 +15505,13 @@ func ParseListRecordVersionsResponse(rsp *http.Response) (*ListRecordVersionsRes
 				return nil, err
 			}
 			headers.AuditEventId = &value
+		}
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = &value
 		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value openapi_types.UUID
@@ -15591,6 +15632,13 @@ func ParseReadPatientResponse(rsp *http.Response) (*ReadPatientResponse, error) 
 				return nil, err
 			}
 			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = &value
 		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value openapi_types.UUID

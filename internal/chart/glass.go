@@ -63,7 +63,7 @@ func (s *Service) openGlass(ctx context.Context, in *entered, id med.PatientID, 
 			return &med.Glass{
 				ID: med.GlassID(g.ID), Patient: id, Practice: in.entry.PatientPractice, Issuer: in.caller.Issuer, Subject: in.caller.Subject,
 				ReasonCode: g.ReasonCode, Reason: reason, OpenedAt: g.OpenedAt.UTC(), ExpiresAt: g.ExpiresAt.UTC(),
-				Review: med.GlassReview{State: med.ReviewDue}, Event: in.entry.ID,
+				Review: med.GlassReview{State: med.ReviewDue}, Event: in.entry.ID, MaxAge: g.MaxAge,
 			}, err
 		}
 		ask.Over = g.ID

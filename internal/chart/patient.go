@@ -66,7 +66,7 @@ func (s *Service) readPatient(ctx context.Context, in *entered, id med.PatientID
 		return nil, err
 	}
 	in.discloses(decision.View, want)
-	view.Event = in.call()
+	view.Event, view.MaxAge = in.call(), in.maxAge()
 	return view, nil
 }
 

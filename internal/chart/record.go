@@ -53,7 +53,7 @@ func (s *Service) readRecord(ctx context.Context, in *entered, id med.PatientID,
 		return nil, s.suspect(ctx, id, err)
 	}
 	in.discloses(r.view, med.RecordFields)
-	out.Event = in.call()
+	out.Event, out.MaxAge = in.call(), in.maxAge()
 	return out, nil
 }
 
@@ -69,7 +69,7 @@ func (s *Service) ReadRecords(ctx context.Context, c med.Caller, id med.PatientI
 		if err != nil {
 			return err
 		}
-		out.Event, out.Suspect, out.View = in.entry.ID, open.suspect, in.ruling.Decisions[open.relation].View
+		out.Event, out.Suspect, out.View, out.MaxAge = in.entry.ID, open.suspect, in.ruling.Decisions[open.relation].View, in.maxAge()
 		in.discloses(out.View, med.RecordFields)
 		list := listing{"records", []any{id, ask.Kind, ask.From.Reveal(), ask.To.Reveal()}}
 		var after *recordPlace
@@ -118,7 +118,7 @@ func (s *Service) ReadVersions(ctx context.Context, c med.Caller, id med.Patient
 		if err != nil {
 			return err
 		}
-		out.Event, out.Suspect, out.View = in.entry.ID, open.suspect, now.view
+		out.Event, out.Suspect, out.View, out.MaxAge = in.entry.ID, open.suspect, now.view, in.maxAge()
 		if int64(len(rows)) < now.row.Version-1 && open.hasManifest {
 			out.Suspect = s.doubted(ctx, in, open.key.ID(), errors.New("versions of a record are missing"))
 		}

@@ -32,8 +32,9 @@ type paging struct {
 // answer is an answer of the versioned face: what a handler gives back, made by
 // answered or listed.
 type answer[T any] struct {
-	Event string `header:"Audit-Event-Id" doc:"The audit entry of this answer."`
-	Body  envelope[T]
+	Event  string `header:"Audit-Event-Id" doc:"The audit entry of this answer."`
+	Body   envelope[T]
+	Factor string `header:"WWW-Authenticate" hidden:"true"` // of operations that are glass
 }
 
 func (a *answer[T]) entry() med.EventID { return med.EventID(a.Event) }
@@ -63,6 +64,7 @@ type created[T any] struct {
 	Event    string `header:"Audit-Event-Id" doc:"The audit entry of this answer."`
 	Location string `header:"Location" doc:"Where it is."`
 	Body     envelope[T]
+	Factor   string `header:"WWW-Authenticate" hidden:"true"` // of operations that are glass
 }
 
 func (a *created[T]) entry() med.EventID { return med.EventID(a.Event) }

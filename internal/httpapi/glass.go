@@ -25,7 +25,7 @@ func (s *Server) glassRoutes(r *router) {
 		doc: "For a nurse or clinician with a second factor of the last five minutes: opens one patient, of any practice, to this person and session, for reading, " +
 			"for an hour unless it is configured otherwise. Until it ends, reads of that patient need no header. Every use is audited and pages an officer, and somebody else " +
 			"reviews it within 24 hours. Asked again while it is open, the answer is the same grant.",
-		errors: []*med.ErrorKind{med.NotFound, med.Forbidden, med.MFARequired, med.KeysUnavailable},
+		errors: []*med.ErrorKind{med.NotFound, med.Forbidden, med.MFARequired, med.KeysUnavailable}, glass: true,
 	}, s.openGlass)
 	handle(s, r, operation{
 		id: "list-break-glass", path: "/api/v1/break-glass", tag: "break-glass",
@@ -121,7 +121,9 @@ func (s *Server) openGlass(ctx context.Context, c med.Caller, in *openGlassInput
 	if err != nil {
 		return nil, err
 	}
-	return made(g.Event, grantOf(g), "/api/v1/break-glass/"+string(g.ID)), nil
+	out := made(g.Event, grantOf(g), "/api/v1/break-glass/"+string(g.ID))
+	out.Factor = challenge(g.MaxAge)
+	return out, nil
 }
 
 func (s *Server) listGlass(ctx context.Context, c med.Caller, in *glassListInput) (*answer[[]grantBody], error) {

@@ -3,8 +3,10 @@
 package httpapi
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/medirecord/medirecord/internal/med"
 )
@@ -15,6 +17,9 @@ const (
 	headerAccess  = "X-Access-Reason"
 	headerRequest = "X-Request-Id"
 	headerEvent   = "Audit-Event-Id"
+	// headerFactor is of refusals for want of a token, and of answers that ask for
+	// a second factor and do not wait for it. RFC 9110, 11.6.1
+	headerFactor = "WWW-Authenticate"
 )
 
 // purposes are the codes of v3-PurposeOfUse that a caller may state.
@@ -36,6 +41,16 @@ func secure(h http.Header, id string) {
 	h.Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
+}
+
+// challenge asks for a second factor that is at most so old (RFC 9470); "" asks
+// for none.
+func challenge(maxAge time.Duration) string {
+	if maxAge <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(`Bearer error="insufficient_user_authentication", error_description="More break-glass grants than care needs: prove a second factor anew. Nothing was held back.", max_age="%d"`,
+		int64(maxAge/time.Second))
 }
 
 // state adds to the caller what they say of this one request: an emergency, and

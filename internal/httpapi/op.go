@@ -20,7 +20,12 @@ type operation struct {
 	media                               string           // of a success, application/json unless it says otherwise
 	errors                              []*med.ErrorKind // besides those that problems adds
 	bodiless                            bool             // takes no body, though its method could
+	glass                               bool             // stands on a break-glass grant where there is one
 }
+
+// askedFor is what headerFactor says in a success.
+const askedFor = "There when the answer stands on a break-glass grant that was opened as one of more than 5 open or 10 new in an hour, and the second factor had not been proved in " +
+	"the five minutes before, nor since: Bearer error=\"insufficient_user_authentication\" with the max_age of the factor that is asked for (RFC 9470). The answer is whole all the same."
 
 // readErrors are what a read of patient data can end in.
 var readErrors = append([]*med.ErrorKind{med.NotFound}, listErrors...)

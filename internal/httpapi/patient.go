@@ -15,7 +15,7 @@ func (s *Server) patientRoutes(r *router) {
 		summary: "Read a patient",
 		doc: "The patient as the caller may see them, always with these six keys. A masked value keeps its shape and tells " +
 			"nothing else; a hidden one is empty. Every read leaves an audit entry, named by Audit-Event-Id, before its first byte leaves.",
-		errors: readErrors,
+		errors: readErrors, glass: true,
 	}, s.readPatient)
 }
 
@@ -24,9 +24,10 @@ type patientInput struct {
 }
 
 type patientAnswer struct {
-	Event string `header:"Audit-Event-Id" doc:"The audit entry of this read."`
-	ETag  string `header:"ETag" doc:"Names what is seen here; another when that changes."`
-	Body  patientBody
+	Event  string `header:"Audit-Event-Id" doc:"The audit entry of this read."`
+	ETag   string `header:"ETag" doc:"Names what is seen here; another when that changes."`
+	Body   patientBody
+	Factor string `header:"WWW-Authenticate" hidden:"true"` // of operations that are glass
 }
 
 func (a *patientAnswer) entry() med.EventID { return med.EventID(a.Event) }
@@ -55,8 +56,9 @@ func (s *Server) readPatient(ctx context.Context, c med.Caller, in *patientInput
 		return nil, err
 	}
 	return &patientAnswer{
-		Event: string(v.Event),
-		ETag:  strconv.Quote(v.Tag),
+		Event:  string(v.Event),
+		ETag:   strconv.Quote(v.Tag),
+		Factor: challenge(v.MaxAge),
 		Body: patientBody{
 			ID:         string(v.ID),
 			Name:       shown(v.View, med.FieldName, v.Name.Text),

@@ -25,7 +25,7 @@ func (s *Server) patientsRoutes(r *router) {
 		summary: "Read a patient, all of them that the caller may see",
 		doc: "A masked field carries its mask; a hidden field, and one without a value, is absent: meta.view tells which are masked and hidden. Version and " +
 			"updated_at are there for callers from whom nothing is hidden. A deleted patient is found by an admin of the practice with a second factor only.",
-		errors: readErrors,
+		errors: readErrors, glass: true,
 	}, s.getPatient)
 	handle(s, r, operation{
 		id: "update-patient", method: http.MethodPatch, path: "/api/v1/patients/{id}", tag: "patients",
@@ -219,7 +219,7 @@ func (s *Server) restorePatient(ctx context.Context, c med.Caller, in *patientIn
 func patientAnswered(v *med.PatientView) *tagged[patientFull] {
 	out := &tagged[patientFull]{Event: string(v.Event), ETag: etag(v.Tag), Body: answered(v.Event, patientOf(v)).Body}
 	sighted(&out.Body, v.View, med.PatientFields)
-	out.Body.Meta.Integrity = integrity(v.Suspect)
+	out.Body.Meta.Integrity, out.Factor = integrity(v.Suspect), challenge(v.MaxAge)
 	return out
 }
 

@@ -86,7 +86,7 @@ func problemOf(e *med.Error, id string) *problem {
 		p.Code = e.Code
 	}
 	if k == med.Unauthorized {
-		p.headers.Set("WWW-Authenticate", "Bearer")
+		p.headers.Set(headerFactor, "Bearer")
 	}
 	if e.RetryAfter > 0 {
 		seconds := (e.RetryAfter + time.Second - 1) / time.Second

@@ -58,15 +58,18 @@ func (op operation) refusals(status string, r *huma.Response) {
 			examples[k.Slug] = &huma.Example{Ref: "#/components/examples/" + k.Slug}
 		}
 	}
-	if len(slugs) == 0 {
-		return // a success
+	if len(slugs) == 0 { // a success
+		if op.glass {
+			r.Headers[headerFactor] = &huma.Param{Description: askedFor, Schema: &huma.Schema{Type: huma.TypeString}}
+		}
+		return
 	}
 	r.Description = strings.Join(slugs, ", ")
 	r.Content[problemType].Examples = examples
 	r.Headers[headerEvent] = &huma.Param{Description: "The audit entry of the refusal, when it has one of its own.", Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"}}
 	switch status {
 	case "401":
-		r.Headers["WWW-Authenticate"] = &huma.Param{Description: "Bearer.", Schema: &huma.Schema{Type: huma.TypeString}}
+		r.Headers[headerFactor] = &huma.Param{Description: "Bearer.", Schema: &huma.Schema{Type: huma.TypeString}}
 	case "429":
 		r.Headers["Retry-After"] = &huma.Param{Description: "For how many seconds to wait.", Schema: &huma.Schema{Type: huma.TypeInteger}}
 	}

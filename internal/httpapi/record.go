@@ -18,7 +18,7 @@ func (s *Server) recordRoutes(r *router) {
 		summary: "List a patient's health records, newest care first",
 		doc: "Which records there are for the caller depends on their kind and sensitivity, and on who wrote them: what a caller may not see is not there. Records " +
 			"without a date come last. What was entered in error is left out. The source of a record is in the answer about that record only.",
-		errors: readErrors,
+		errors: readErrors, glass: true,
 	}, s.listRecords)
 	handle(s, r, operation{
 		id: "create-record", method: http.MethodPost, path: records, tag: "records", status: http.StatusCreated,
@@ -32,7 +32,7 @@ func (s *Server) recordRoutes(r *router) {
 		id: "get-record", path: one, tag: "records",
 		summary: "Read a health record",
 		doc:     "With its source, the FHIR resource that it came from, where the caller may see that. A record that the caller may not see does not exist for them.",
-		errors:  readErrors,
+		errors:  readErrors, glass: true,
 	}, s.getRecord)
 	handle(s, r, operation{
 		id: "update-record", method: http.MethodPatch, path: one, tag: "records",
@@ -52,7 +52,7 @@ func (s *Server) recordRoutes(r *router) {
 		id: "list-record-versions", path: one + "/versions", tag: "records",
 		summary: "List the versions of a health record, newest first",
 		doc:     "As the caller may see each. Versions that differ only in what the caller does not see are one.",
-		errors:  readErrors,
+		errors:  readErrors, glass: true,
 	}, s.listVersions)
 }
 
@@ -269,14 +269,14 @@ func (s *Server) deleteRecord(ctx context.Context, c med.Caller, in *deleteRecor
 func recordAnswered(v *med.RecordView) *tagged[recordBody] {
 	out := &tagged[recordBody]{Event: string(v.Event), ETag: etag(v.Tag), Body: answered(v.Event, recordOf(v)).Body}
 	sighted(&out.Body, v.View, med.RecordFields)
-	out.Body.Meta.Integrity = integrity(v.Suspect)
+	out.Body.Meta.Integrity, out.Factor = integrity(v.Suspect), challenge(v.MaxAge)
 	return out
 }
 
 // recordsAnswered says of a list what the caller sees of it.
 func recordsAnswered(page *med.RecordPage, a *answer[[]recordBody]) *answer[[]recordBody] {
 	sighted(&a.Body, page.View, med.RecordFields)
-	a.Body.Meta.Integrity = integrity(page.Suspect)
+	a.Body.Meta.Integrity, a.Factor = integrity(page.Suspect), challenge(page.MaxAge)
 	return a
 }
 

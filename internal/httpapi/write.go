@@ -104,9 +104,10 @@ func etag(tag string) string { return `"` + tag + `"` }
 
 // tagged is an answer that says by its ETag which state it shows.
 type tagged[T any] struct {
-	Event string `header:"Audit-Event-Id" doc:"The audit entry of this answer."`
-	ETag  string `header:"ETag" doc:"Names what this caller sees: another when that changes, and the same when only what they do not see does. Give it as If-Match with a change."`
-	Body  envelope[T]
+	Event  string `header:"Audit-Event-Id" doc:"The audit entry of this answer."`
+	ETag   string `header:"ETag" doc:"Names what this caller sees: another when that changes, and the same when only what they do not see does. Give it as If-Match with a change."`
+	Body   envelope[T]
+	Factor string `header:"WWW-Authenticate" hidden:"true"` // of operations that are glass
 }
 
 func (a *tagged[T]) entry() med.EventID { return med.EventID(a.Event) }

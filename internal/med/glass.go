@@ -23,6 +23,9 @@ type Glass struct {
 	EndedAt         time.Time // zero while it was not ended
 	Review          GlassReview
 	Event           EventID // of the call that returned it
+	// MaxAge is how old a second factor may be that its opener is asked for, of a
+	// grant beyond what care needs; 0: they are asked for none.
+	MaxAge time.Duration
 }
 
 // GlassReview is what somebody else thought of a grant.

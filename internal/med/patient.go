@@ -75,6 +75,8 @@ type PatientView struct {
 	// Suspect: the row is not what the chart's manifest says, or the manifest is
 	// not there. An alarm was raised.
 	Suspect bool
+	// MaxAge is the break-glass grant's.
+	MaxAge time.Duration
 }
 
 // Patch is a JSON merge patch (RFC 7386) of a patient or a record: of each

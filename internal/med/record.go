@@ -116,6 +116,8 @@ type RecordView struct {
 	// Suspect: the chart is not what its manifest says, or that is not there. An
 	// alarm was raised.
 	Suspect bool
+	// MaxAge is the break-glass grant's.
+	MaxAge time.Duration
 }
 
 // RecordAsk says which records are wanted: of one kind, when it is named; of
@@ -132,6 +134,7 @@ type RecordPage struct {
 	View    View
 	Event   EventID
 	Suspect bool
+	MaxAge  time.Duration // the break-glass grant's
 }
 
 // Code is one coding of a concept.
