@@ -14,6 +14,7 @@ import (
 	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/envelope"
 	"github.com/medirecord/medirecord/internal/med"
+	"github.com/medirecord/medirecord/internal/postgres"
 	"github.com/medirecord/medirecord/internal/postgres/pgdb"
 )
 
@@ -80,9 +81,9 @@ func (o *once) made(ctx context.Context, s *Service, in *entered) (string, error
 }
 
 // faster returns what another of the same requests made meanwhile, when this one
-// failed for it; "" when it failed for something else, or not.
+// failed as its duplicate; "" when it failed for something else, or not.
 func (o *once) faster(ctx context.Context, s *Service, in *entered, failed error) (string, error) {
-	if med.KindOf(failed) != med.Conflict {
+	if !postgres.Duplicate(failed) {
 		return "", nil
 	}
 	return o.made(ctx, s, in)
@@ -90,7 +91,7 @@ func (o *once) faster(ctx context.Context, s *Service, in *entered, failed error
 
 // remember writes down what was made, in the transaction that makes it: a crash
 // before the answer leaves both or neither. It fails as a duplicate when another
-// of these requests was faster; ask made then.
+// of these requests was faster, which faster then says.
 func (o *once) remember(ctx context.Context, tx pgx.Tx, s *Service, in *entered, resource string) error {
 	if o == nil {
 		return nil

@@ -62,10 +62,8 @@ func (s *Service) createPatient(ctx context.Context, in *entered, id med.Patient
 		return s.patientBefore(ctx, in, made, err)
 	}
 	out, err := s.addPatient(ctx, in, id, d, p, fields, index, again)
-	if postgres.Duplicate(err) && again != nil {
-		// Another of the same requests was faster; this one's key is an orphan now.
-		made, err := again.made(ctx, s, in)
-		return s.patientBefore(ctx, in, made, err)
+	if made, err := again.faster(ctx, s, in, err); err != nil || made != "" {
+		return s.patientBefore(ctx, in, made, err) // this one's key is an orphan now
 	}
 	return out, err
 }

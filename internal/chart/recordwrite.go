@@ -73,8 +73,7 @@ func (s *Service) createRecord(ctx context.Context, in *entered, id med.PatientI
 		out, err = open.finish(ctx, tx, s, p)
 		return err
 	})
-	if postgres.Duplicate(err) && again != nil {
-		made, err := again.made(ctx, s, in)
+	if made, err := again.faster(ctx, s, in, err); err != nil || made != "" {
 		return s.recordBefore(ctx, in, id, made, err)
 	}
 	return out, err

@@ -374,6 +374,30 @@ func TestStepsAreInTheOrderOfTheirNames(t *testing.T) {
 	}
 }
 
+// What both databases ask of a context is the same, word for word: 0001 is one
+// file, and what replaces a part of it is not.
+func TestBothDatabasesVerifyAContextAlike(t *testing.T) {
+	t.Parallel()
+	db := medtest.DB(t)
+	verifiers := func(conn *pgx.Conn) map[string]string {
+		var names, words []string
+		medtest.Scan(t, conn, []any{&names, &words}, `
+select array_agg(p.oid::regprocedure::text), array_agg(concat_ws(' ', p.proowner::regrole, pg_get_functiondef(p.oid), coalesce(p.proacl::text, '')))
+  from pg_proc p where p.oid::regprocedure::text in ('ctx_private.signed(text[])', 'ctx_private.verified()')`)
+		out := map[string]string{}
+		for i, name := range names {
+			out[name] = words[i]
+		}
+		return out
+	}
+	clinical, keys := verifiers(db.Super(t)), verifiers(db.SuperKeys(t))
+	for _, name := range []string{"ctx_private.signed(text[])", "ctx_private.verified()"} {
+		if clinical[name] == "" || clinical[name] != keys[name] {
+			t.Errorf("%s is\n%s\nin the clinical database, and in the key store\n%s", name, clinical[name], keys[name])
+		}
+	}
+}
+
 // What the migrations leave behind, as a reader of the catalog sees it.
 func schemaGivesAway(t *testing.T, w *world) {
 	for name, conn := range map[string]*pgx.Conn{"clinical database": w.db.Super(t), "key store": w.db.SuperKeys(t)} {
