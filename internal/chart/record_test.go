@@ -317,6 +317,33 @@ func TestAMarkIsItsAuthors(t *testing.T) {
 	}
 }
 
+// What a record is as closed as: its value as well as its codes; of an imported
+// one also what its source said, which nobody takes back.
+func TestWhatClosesARecord(t *testing.T) {
+	t.Parallel()
+	s := medtest.New(t)
+	ann := s.Patient(t, medtest.North, withSource("source-a"), of(obs(r1, "2026-01-01"), med.KindObservation, med.SensitivityRestricted))
+	doctor, nurse := s.Caller(t, s.Of(t, med.RoleClinician, medtest.North)), s.Caller(t, s.Of(t, med.RoleNurse, medtest.North))
+	closed := func(name string, v *med.RecordView, err error) {
+		t.Helper()
+		noError(t, err)
+		if v.Sensitivity != med.SensitivityRestricted {
+			t.Errorf("%s: got %s", name, v.Sensitivity)
+		}
+		if _, err := s.Chart.ReadRecord(t.Context(), nurse, ann, v.ID); med.KindOf(err) != med.NotFound {
+			t.Errorf("%s: a nurse got %v", name, err)
+		}
+	}
+	v, err := s.Chart.CreateRecord(t.Context(), doctor, ann, patch("kind", `"observation"`, "value", `{"code":{"system":"http://hl7.org/fhir/sid/icd-10-cm","code":"B20"}}`), med.Once{})
+	closed("by its value", v, err)
+	v, err = s.Chart.ReadRecord(t.Context(), doctor, ann, r1)
+	closed("by its source", v, err)
+	for _, p := range []med.Patch{patch("sensitivity", `"normal"`), patch("sensitivity", `null`), patch("code", a1c), patch("code", `null`, "value", `null`)} {
+		v, err = s.Chart.UpdateRecord(t.Context(), doctor, ann, r1, v.Tag, p)
+		closed("by its source, after a change", v, err)
+	}
+}
+
 // The diagnosis line follows the conditions, and tells nothing of sensitive ones;
 // who does not see it does not see that it moved.
 func TestTheDiagnosisFollowsTheConditions(t *testing.T) {
@@ -355,6 +382,15 @@ func TestTheDiagnosisFollowsTheConditions(t *testing.T) {
 	noError(t, err)
 	if got := line(); got != "Gout" {
 		t.Errorf("got %q", got)
+	}
+	tophi := condition("Tophi", "M1A.9")
+	if got := line(); got != "Gout; Tophi" {
+		t.Errorf("got %q", got)
+	}
+	_, err = s.Chart.DeleteRecord(t.Context(), doctor, ann, tophi.ID, tophi.Tag)
+	noError(t, err)
+	if got := line(); got != "Gout" {
+		t.Errorf("after one was entered in error: got %q", got)
 	}
 	after, err := s.Chart.ReadPatient(t.Context(), self, ann)
 	noError(t, err)
