@@ -13,8 +13,8 @@ import (
 	"github.com/medirecord/medirecord/internal/medtest"
 )
 
-// Appointments, assignments and disclosures are made once with a key, as patients
-// and records are.
+// Appointments, assignments, records and disclosures are made once with a key, as
+// patients are.
 func TestWhatIsSaidOfAPatientIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -27,11 +27,18 @@ func TestWhatIsSaidOfAPatientIsMadeOnce(t *testing.T) {
 	told := func(what string) string {
 		return `{"recipient":{"name":"Health Department of Zug"},"basis":"public_health","purpose":"Notifiable disease","description":"` + what + `","disclosed_on":"` + today().Plus(-1).Reveal() + `"}`
 	}
+	noted := func(what string) string {
+		return `{"kind":"observation","code":[{"system":"http://loinc.org","code":"4548-4"}],"status":"final","note":"` + what + `"}`
+	}
 	for _, tc := range []struct {
 		name, tok, path, body, other, rows, action, part string
 	}{
 		{"an appointment", w.clinician, "/api/v1/appointments", hour("the-nurse"), hour("another"), "medirecord.treatment where kind = 'appointment'", "add_appointment", "list_appointments"},
 		{"an assignment", w.clinician, "/api/v1/assignments", hour("the-nurse"), hour("another"), "medirecord.treatment where kind = 'assignment'", "add_assignment", "list_assignments"},
+		{
+			"a record", w.clinician, "/api/v1/patients/" + string(w.alice) + "/records", noted("Fasting."), noted("After lunch."),
+			"medirecord.record r join audit.event e on e.event_id = r.event_id and e.action = 'create'", "create", "read",
+		},
 		{"a disclosure", w.clinician, disclosures, told("Stool culture"), told("Throat swab"), "medirecord.disclosure", "disclose", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
