@@ -24,7 +24,7 @@ const (
 	// loadLimit bounds the checks of a policy file, which take a quarter of a
 	// second on an idle machine: one that takes this long is refused rather
 	// than waited for. It is generous so that a starved machine refuses none.
-	loadLimit = time.Minute
+	loadLimit = 5 * time.Minute
 	// evalLimit bounds one evaluation of a file in force; it takes a tenth of
 	// a millisecond.
 	evalLimit = time.Second
