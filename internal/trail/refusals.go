@@ -20,9 +20,10 @@ const maxAddresses = 500
 // minute, on a connection of their own, so that a flood of bad tokens costs no
 // authenticated request its entry.
 type refusals struct {
-	trail *Trail
-	mu    sync.Mutex
-	seen  map[string]*audit.Entry
+	trail   *Trail
+	mu      sync.Mutex
+	seen    map[string]*audit.Entry
+	writing sync.Mutex // held while counts are written
 }
 
 func newRefusals(t *Trail) *refusals {
@@ -67,6 +68,8 @@ func (r *refusals) run() {
 }
 
 func (r *refusals) flush() {
+	r.writing.Lock() // whoever returns from here finds written what was counted before
+	defer r.writing.Unlock()
 	r.mu.Lock()
 	seen := r.seen
 	r.seen = map[string]*audit.Entry{}
