@@ -57,7 +57,9 @@ func key(t *testing.T, s *medtest.System, practice med.PracticeID, patient med.P
 // states lists the keys: patient=state.
 func states(t *testing.T, s *medtest.System) string {
 	t.Helper()
-	rows, err := s.DB.SuperKeys(t).Query(t.Context(), `select patient_id || '=' || state from keys.patient_key order by 1`)
+	super := s.DB.SuperKeys(t)
+	defer func() { _ = super.Close(t.Context()) }() // who waits for something calls this often
+	rows, err := super.Query(t.Context(), `select patient_id || '=' || state from keys.patient_key order by 1`)
 	noError(t, err)
 	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	noError(t, err)

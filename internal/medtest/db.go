@@ -41,7 +41,7 @@ const (
 // cluster is one PostgreSQL for each test process, with the two templates.
 var cluster = sync.OnceValues(func() (*pglocal.Cluster, error) {
 	ctx := context.Background()
-	c, done, err := pglocal.Scratch(ctx, pglocal.Config{Settings: map[string]string{"max_connections": "200"}})
+	c, done, err := pglocal.Scratch(ctx, pglocal.Config{Settings: map[string]string{"max_connections": "400"}})
 	if err != nil {
 		return nil, err
 	}
