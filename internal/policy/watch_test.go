@@ -65,8 +65,8 @@ func next(t *testing.T, what string, from, other <-chan string) string {
 		return s
 	case s := <-other:
 		t.Fatalf("waiting for a file to be %s, the opposite came: %s", what, s)
-	case <-time.After(time.Minute):
-		t.Fatalf("no file was %s within a minute", what)
+	case <-time.After(6 * time.Minute): // longer than a file has for its checks
+		t.Fatalf("no file was %s within six minutes", what)
 	}
 	return ""
 }
