@@ -35,6 +35,31 @@ func everybody() cast {
 	}
 }
 
+// Who is looked for, in an emergency: dora of South is found alone and opened;
+// erin of South and finn of North have one name and birthday, and four of South
+// another.
+const (
+	dora med.PatientID = "p-south-4"
+	erin med.PatientID = "p-south-5"
+	finn med.PatientID = "p-006"
+	quad med.PatientID = "p-south-7"
+)
+
+// unconscious adds them.
+func (c cast) unconscious() cast {
+	c[dora] = somebody(4, medtest.South, dora, "Dora", "Nachtigall", "900-44-5555", "1966-06-16")
+	c[erin] = somebody(5, medtest.South, erin, "Erin", "Doppelgaenger", "900-55-6666", "1977-07-17")
+	c[finn] = somebody(6, medtest.North, finn, "Finn", "Doppelgaenger", "900-66-7777", "1977-07-17")
+	for i := range 4 {
+		id := med.PatientID(fmt.Sprintf("p-south-%d", 7+i))
+		c[id] = somebody(7+i, medtest.South, id, fmt.Sprintf("Q%d", i), "Vierling", fmt.Sprintf("900-77-888%d", i), "1988-08-18")
+		c[id].records = nil
+	}
+	return c
+}
+
+func recordID(n, i int) string { return fmt.Sprintf("01900000-0000-7000-8000-00000000%02d%02d", n, i) }
+
 func somebody(n int, practice med.PracticeID, id med.PatientID, given, family, ssn, dob string) *person {
 	p := &person{practice: practice, Patient: med.Patient{
 		ID: id, Name: med.Name{Family: med.PHI(family), Given: []med.PHI{med.PHI(given)}, Text: med.PHI(given + " " + family)},
@@ -55,7 +80,7 @@ func somebody(n int, practice med.PracticeID, id med.PatientID, given, family, s
 	} {
 		text := med.PHI(fmt.Sprintf("A %s %s of %s %s", k.how, k.kind, given, family))
 		p.records = append(p.records, med.Record{
-			ID: med.RecordID(fmt.Sprintf("01900000-0000-7000-8000-00000000%02d%02d", n, i)), Kind: k.kind, Sensitivity: k.how, Status: "final", Author: "Practitioner/somebody",
+			ID: med.RecordID(recordID(n, i)), Kind: k.kind, Sensitivity: k.how, Status: "final", Author: "Practitioner/somebody",
 			Start: "2026-01-02T03:04:05Z", Note: text, Value: med.Value{Text: "value: " + text}, Source: `{"resourceType":"Basic","text":"source: ` + text + `"}`,
 		})
 	}
@@ -66,16 +91,28 @@ func somebody(n int, practice med.PracticeID, id med.PatientID, given, family, s
 // clear.
 var hidden = map[string][]string{
 	"patient": {"ssn", "dob", "diagnosis"}, "nurse": {"ssn", "member_id", "insurance"}, "clinician": {}, "officer": {"ssn", "dob", "diagnosis", "member_id", "family", "mrn", "phone"},
+	"admin": {}, "break_glass": {},
 }
 
 // but returns the cast with other values wherever the role of North sees nothing,
-// or no more than a mask that stays the same.
+// or no more than a mask that stays the same; of who is looked up, nothing but
+// name and birthday; of dora, whom a grant opens, nothing that it hides.
 func (c cast) but(role string, r *rand.Rand) cast {
 	out := cast{}
 	for id, p := range c {
 		twin := *p
 		twin.records = slices.Clone(p.records)
-		twin.vary(role, r)
+		switch {
+		case id == dora, role == "break_glass" && (id == alice || id == bob || id == carol): // somebody opens them
+			twin.vary("clinician", medtest.North, r)
+		case role == "break_glass": // nobody does
+			twin.vary(role, medtest.South, r)
+		default:
+			twin.vary(role, p.practice, r)
+		}
+		if id != alice && id != bob && id != carol {
+			twin.Name, twin.DOB = p.Name, p.DOB
+		}
 		out[id] = &twin
 	}
 	if role == "patient" { // who else is a patient here is not theirs to know; how long the log is, is
@@ -88,7 +125,8 @@ func (c cast) but(role string, r *rand.Rand) cast {
 	return out
 }
 
-func (p *person) vary(role string, r *rand.Rand) {
+// vary changes what the role of North does not see of a patient of the practice.
+func (p *person) vary(role string, of med.PracticeID, r *rand.Rand) {
 	text := func(what string) med.PHI {
 		if r.IntN(4) == 0 {
 			return ""
@@ -100,7 +138,7 @@ func (p *person) vary(role string, r *rand.Rand) {
 	see := map[med.Kind]bool{}
 	closed := false // what is restricted is seen too
 	switch {
-	case p.practice == medtest.South || role == "officer":
+	case of == medtest.South || role == "officer":
 		p.Name = med.Name{Family: text("Family") + "x", Text: text("Text") + "x"}
 		p.SSN, p.DOB, p.Diagnosis, p.MRN, p.Sex = ssn+"-"+med.PHI(digits(3))+"0", "1950-01-02", text("Diagnosis"), text("MRN"), "male"
 		p.Phone, p.Email, p.Insurance = text("555"), text("mail"), med.Insurance{Payer: text("Payer"), MemberID: text("Member")}
@@ -110,7 +148,7 @@ func (p *person) vary(role string, r *rand.Rand) {
 	case role == "nurse":
 		p.SSN, p.Insurance = ssn+"-"+med.PHI(digits(3))+"0", med.Insurance{Payer: text("Payer"), MemberID: text("Member")}
 		see = map[med.Kind]bool{med.KindObservation: true, med.KindMedication: true, med.KindDocument: true}
-	case role == "clinician":
+	case role == "clinician", role == "admin":
 		see, closed = map[med.Kind]bool{med.KindObservation: true, med.KindMedication: true, med.KindDocument: true, med.KindClaim: true, med.KindCondition: true}, true
 	}
 	kept := p.records[:0]

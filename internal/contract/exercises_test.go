@@ -83,7 +83,7 @@ func exercises() map[string]exercise {
 					op: w.operation(t, "delete-patient"), method: "DELETE", token: w.tokens["admin"],
 					path: map[string]string{"id": gone["id"]}, header: map[string]string{"If-Match": gone["If-Match"]},
 				}
-				if a := w.send(t, r); a.status != 204 {
+				if a := w.surely(t, r); a.status != 204 {
 					t.Fatalf("%s\ngot %d %s", r, a.status, a.body)
 				}
 				return map[string]string{"id": gone["id"]}
@@ -198,7 +198,7 @@ func treatedTwice() map[string]func(testing.TB, *world, *request) {
 func ended(by string) func(testing.TB, *world) map[string]string {
 	return func(t testing.TB, w *world) map[string]string {
 		t.Helper()
-		a := w.send(t, w.good(t, w.operation(t, by)))
+		a := w.surely(t, w.good(t, w.operation(t, by)))
 		return map[string]string{"id": a.data(t)["id"].(string), "patient_id": string(w.alice)}
 	}
 }
@@ -223,7 +223,7 @@ func (w *world) grant(t testing.TB) string {
 	t.Helper()
 	r := w.good(t, w.operation(t, "open-break-glass"))
 	r.token = w.Token(t, medtest.Claims{"sub": "dr-" + med.NewUUID(time.Now()), "roles": []string{"clinician"}, "practice_id": string(medtest.South)})
-	return w.send(t, r).data(t)["id"].(string)
+	return w.surely(t, r).data(t)["id"].(string)
 }
 
 // disclosed is a disclosure that lacks nothing.
@@ -251,7 +251,7 @@ func newRecord() map[string]any {
 func (w *world) record(t testing.TB, match bool) map[string]string {
 	t.Helper()
 	r := &request{op: w.operation(t, "create-record"), method: "POST", token: w.tokens["clinician"], path: map[string]string{"id": string(w.alice)}, body: marshal(t, newRecord()), header: map[string]string{}}
-	a := w.send(t, r)
+	a := w.surely(t, r)
 	out := map[string]string{"record": a.data(t)["id"].(string)}
 	if match {
 		out["If-Match"] = a.header.Get("ETag")
@@ -273,7 +273,7 @@ func inError(t testing.TB, w *world, r *request) {
 func (w *world) another(t testing.TB) string {
 	t.Helper()
 	r := &request{op: w.operation(t, "create-patient"), method: "POST", token: w.tokens["clinician"], body: marshal(t, newPatient()), header: map[string]string{}}
-	return w.send(t, r).data(t)["id"].(string)
+	return w.surely(t, r).data(t)["id"].(string)
 }
 
 // lastSeen names a patient, alice unless it says otherwise, and the state in
@@ -284,7 +284,7 @@ func (w *world) lastSeen(t testing.TB, who, id string) map[string]string {
 		id = string(w.alice)
 	}
 	r := &request{op: w.operation(t, "get-patient"), method: "GET", token: w.tokens[who], path: map[string]string{"id": id}, header: map[string]string{}}
-	a := w.send(t, r)
+	a := w.surely(t, r)
 	if a.status != 200 {
 		t.Fatalf("%s\ngot %d %s", r, a.status, a.body)
 	}
@@ -323,7 +323,7 @@ func (w *world) read(t testing.TB, who string, headers ...string) *answer {
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.header[headers[i]] = headers[i+1]
 	}
-	a := w.send(t, r)
+	a := w.surely(t, r)
 	if a.status != 200 {
 		t.Fatalf("%s\ngot %d %s", r, a.status, a.body)
 	}
@@ -333,7 +333,7 @@ func (w *world) read(t testing.TB, who string, headers ...string) *answer {
 // disclosure is one of alice that can be amended.
 func (w *world) disclosure(t testing.TB) string {
 	t.Helper()
-	a := w.send(t, w.good(t, w.operation(t, "record-disclosure")))
+	a := w.surely(t, w.good(t, w.operation(t, "record-disclosure")))
 	return a.data(t)["id"].(string)
 }
 

@@ -114,7 +114,7 @@ func clientAt(ip net.IP) *http.Client {
 	return &http.Client{
 		Transport:     &http.Transport{DialContext: d.DialContext, MaxIdleConnsPerHost: 4},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Timeout:       20 * time.Second,
+		Timeout:       5 * time.Minute,
 	}
 }
 

@@ -61,6 +61,7 @@ type Options struct {
 	Policy string
 	// Unsettled is how many minted contexts the sidecar keeps for the worker.
 	Unsettled int
+	Effort    *Effort          // counts what the system does, from its start
 	Now       func() time.Time // of the door and the API; the sidecar and the database keep real time
 }
 
@@ -143,12 +144,12 @@ func New(t testing.TB, opts ...Options) *System {
 	s.Gate = s.OpenGate(t, addr, "")
 	var err error
 	ctx := context.WithoutCancel(t.Context())
-	if s.Postgres, err = postgres.Open(ctx, postgres.Config{URL: s.DB.URL("app"), Conns: 6, Deadline: cmp.Or(o.Deadline, Patience)}); err != nil {
+	if s.Postgres, err = postgres.Open(ctx, postgres.Config{URL: o.Effort.tap(t, s.DB.URL("app")), Conns: 6, Deadline: cmp.Or(o.Deadline, Patience)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Postgres.Close)
 	tc := o.Trail
-	tc.URL, tc.Log, tc.Now, tc.Deadline = s.DB.URL("trail"), log, o.Now, cmp.Or(tc.Deadline, Patience)
+	tc.URL, tc.Log, tc.Now, tc.Deadline = o.Effort.tap(t, s.DB.URL("trail")), log, o.Now, cmp.Or(tc.Deadline, Patience)
 	if s.Trail, err = trail.Open(ctx, tc); err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +161,7 @@ func New(t testing.TB, opts ...Options) *System {
 	}
 	keeper.Timeout = Patience
 	if s.Keys, err = keystore.Open(ctx, keystore.Config{
-		URL: s.DB.KeysURL("keys"), Keeper: keeper, PatientTTL: o.KeyCache, PracticeTTL: o.KeyCache, Deadline: Patience,
+		URL: o.Effort.tap(t, s.DB.KeysURL("keys")), Keeper: countedKeeper{keeper, o.Effort}, PatientTTL: o.KeyCache, PracticeTTL: o.KeyCache, Deadline: Patience,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +219,7 @@ func (s *System) startSidecar(t testing.TB, log *slog.Logger, o Options) string 
 		engine = policyAt(t, o.Policy)
 	}
 	s.Service, err = sidecar.New(sidecar.Config{
-		Verifier: verifier, Policy: func() *policy.Engine { return engine }, Minter: token.NewMinter(ContextKey, time.Now), Attester: token.NewAttester([]token.ContextKey{ContextKey}),
+		Verifier: verifier, Policy: func() *policy.Engine { o.Effort.add("sidecar: question", 1); return engine }, Minter: token.NewMinter(ContextKey, time.Now), Attester: token.NewAttester([]token.ContextKey{ContextKey}),
 		State: filepath.Join(t.TempDir(), "state.jsonl"), Services: services, StrictReads: o.StrictReads, Unsettled: o.Unsettled, Log: log, Now: time.Now,
 	})
 	if err != nil {
