@@ -250,6 +250,10 @@ func (s *Service) RestorePatient(ctx context.Context, c med.Caller, id med.Patie
 	return out, nil
 }
 
+func errNotDeleted() error {
+	return med.Conflict.New("The patient is not deleted.").Coded("not_deleted")
+}
+
 func (s *Service) restorePatient(ctx context.Context, in *entered, id med.PatientID) (*med.PatientView, error) {
 	d, err := s.mayWrite(ctx, in, id, "restore", nil)
 	if err != nil {
@@ -264,7 +268,7 @@ func (s *Service) restorePatient(ctx context.Context, in *entered, id med.Patien
 		case err != nil:
 			return err
 		case r.DeletedAt == nil:
-			return med.Conflict.New("The patient is not deleted.").Coded("not_deleted")
+			return errNotDeleted()
 		case !r.Restorable:
 			return med.Conflict.New("The patient was deleted more than thirty days ago.").Coded("window_over")
 		}
@@ -280,8 +284,10 @@ func (s *Service) restorePatient(ctx context.Context, in *entered, id med.Patien
 		}
 		if next.row.UpdatedAt, err = s.db.Q.RestorePatient(ctx, tx, pgdb.RestorePatientParams{
 			ID: string(id), Version: r.Version, Sealed: next.row.Sealed, EventID: string(in.entry.ID),
-		}); err != nil {
-			return changedMeanwhile(err)
+		}); errors.Is(err, pgx.ErrNoRows) { // another restoration was faster: of this version there is no other change
+			return errNotDeleted()
+		} else if err != nil {
+			return err
 		}
 		if out, err = s.show(ctx, was.key, next.sealed, id, next.row, d.View, med.PatientFields); err != nil {
 			return err
