@@ -83,10 +83,15 @@ func likeUUID(needle []byte) bool { return len(needle) < 12 && len(bytes.TrimLef
 
 func within(b []byte, at, length int) bool {
 	const around = hexes + ":" // a JSON number: how long a request took, for instance
+	if clock.Match(b[max(0, at-4):at]) {
+		return true // a fraction of a second, of which each line of a log has one
+	}
 	return at > 0 && strings.IndexByte(around, b[at-1]) >= 0 || at+length < len(b) && strings.IndexByte(hexes, b[at+length]) >= 0
 }
 
 const hexes = "0123456789abcdef-"
+
+var clock = regexp.MustCompile(`^:\d\d\.$`)
 
 // secret adds a text in every form in which it could have been written down
 // without having been sealed.
@@ -182,6 +187,9 @@ func TestSearchFindsWhatIsThere(t *testing.T) {
 	s.secret("314376")
 	if found := s.in([]byte(`{"took":314376,"n":12}`)); len(found) > 0 {
 		t.Errorf("a number is found: %v", found)
+	}
+	if found := s.in([]byte(`{"time":"2026-11-28T15:24:39.314376Z"}`)); len(found) > 0 {
+		t.Errorf("a fraction of a second is found: %v", found)
 	}
 	if found := s.in([]byte(`{"code":"314376"}`)); len(found) != 1 {
 		t.Error("a short code in JSON: not found")
