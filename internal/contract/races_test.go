@@ -103,7 +103,7 @@ func (w *world) changeAndDelete(t *testing.T) {
 			w.to(t, "delete-patient", "admin", id, w.lastSeen(t, "admin", id)["If-Match"], nil),
 		)
 		changed, deleted := answers[0].status, answers[1].status
-		if !(changed == 200 && deleted == 412 || (changed == 404 || changed == 412) && deleted == 204) {
+		if !(changed == 200 && deleted == 412 || (changed == 404 || changed == 412 || changed == 403) && deleted == 204) {
 			t.Errorf("a change was answered with %d and a deletion of the same version with %d", changed, deleted)
 		}
 	}
@@ -121,7 +121,8 @@ func (w *world) changeAndRestore(t *testing.T) {
 		all = append(all, w.to(t, "restore-patient", "admin", id, "", nil))
 	}
 	answers, count := w.at(t, all...)
-	if changed := answers[0].status; changed != 404 && changed != 412 {
+	// 403 when the row was not there yet and its practice was known again: refused, and the next one is told.
+	if changed := answers[0].status; changed != 404 && changed != 412 && changed != 403 {
 		t.Errorf("a change of the version before the deletion was answered with %d", changed)
 	}
 	count[answers[0].status]--
