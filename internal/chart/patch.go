@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/medirecord/medirecord/internal/med"
 )
@@ -31,7 +32,7 @@ func writable(d med.Decision, p med.Patch) error {
 // that have parts, of which a patch may name some. It reports Invalid, and
 // where: a mask that came back (it would take the place of what its sender does
 // not see), and whatever no patient has.
-func patched(p med.Patch, have func(med.Field) ([]byte, error)) (map[string][]byte, error) {
+func patched(p med.Patch, now time.Time, have func(med.Field) ([]byte, error)) (map[string][]byte, error) {
 	out := make(map[string][]byte, len(p))
 	var wrong []med.FieldError
 	masked := false
@@ -58,7 +59,7 @@ func patched(p med.Patch, have func(med.Field) ([]byte, error)) (map[string][]by
 		if err := setField(&checked, f, plain); err != nil {
 			return nil, err
 		}
-		wrong = append(wrong, checked.Check(f)...)
+		wrong = append(wrong, checked.Check(f, now)...)
 	}
 	if len(wrong) == 0 {
 		return out, nil

@@ -42,7 +42,7 @@ func (s *Service) createPatient(ctx context.Context, in *entered, id med.Patient
 	if err != nil {
 		return nil, err
 	}
-	fields, err := patched(p, func(med.Field) ([]byte, error) { return nil, nil })
+	fields, err := patched(p, s.now(), func(med.Field) ([]byte, error) { return nil, nil })
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func (s *Service) updatePatient(ctx context.Context, in *entered, id med.Patient
 	}
 	var out *med.PatientView
 	err = s.changing(ctx, in, id, d, seen, func(tx pgx.Tx, was *locked) error {
-		fields, err := patched(p, func(f med.Field) ([]byte, error) { return was.key.OpenField(was.where, was.sealed, string(f)) })
+		fields, err := patched(p, s.now(), func(f med.Field) ([]byte, error) { return was.key.OpenField(was.where, was.sealed, string(f)) })
 		if err != nil {
 			return err
 		}

@@ -198,6 +198,8 @@ func TestWhoMayWriteWhat(t *testing.T) {
 		"a clinician whose own record it is may not": {w.Token(t, medtest.Claims{"sub": "carol", "roles": []string{"clinician"}, "practice_id": "north", "patient_id": string(w.carol)}), w.tag, `{"phone":"555"}`, 403, "forbidden"},
 		"a name is not taken away":                   {w.admin, tag, `{"name":null}`, 422, "invalid"},
 		"a date that never was":                      {w.admin, tag, `{"dob":"1971-02-30"}`, 422, "invalid"},
+		"a birth that is to come":                    {w.admin, tag, `{"dob":"2999-01-01"}`, 422, "invalid"},
+		"a death that is to come":                    {w.admin, tag, `{"deceased_at":"2999-01-01T00:00:00Z"}`, 422, "invalid"},
 		"an SSN of another form":                     {w.admin, tag, `{"ssn":"987654321"}`, 422, "invalid"},
 		"an empty text":                              {w.admin, tag, `{"phone":""}`, 422, "invalid"},
 		"a blank one":                                {w.admin, tag, `{"phone":"  "}`, 422, "invalid"},

@@ -27,10 +27,10 @@ var (
 	dateShape = regexp.MustCompile(`^[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?$`)
 )
 
-// Check says what is wrong with one field of the patient, with a pointer into
-// the JSON of a patient and never with the value. A field without a value is
-// fine.
-func (p *Patient) Check(f Field) []FieldError {
+// Check says what is wrong with one field of the patient at this moment, with a
+// pointer into the JSON of a patient and never with the value. A field without a
+// value is fine.
+func (p *Patient) Check(f Field, now time.Time) []FieldError {
 	c := checker{at: "/" + string(f)}
 	switch f {
 	case FieldMRN:
@@ -41,6 +41,7 @@ func (p *Patient) Check(f Field) []FieldError {
 		c.shape(p.SSN == "" || ssnShape.MatchString(p.SSN.Reveal()), "three, two and four digits: ddd-dd-dddd")
 	case FieldDOB:
 		c.shape(p.DOB == "" || isDate(p.DOB), "YYYY, YYYY-MM or YYYY-MM-DD")
+		c.shape(!isAhead(p.DOB, now), "not in the future")
 	case FieldSex:
 		c.shape(p.Sex == "" || slices.Contains(Sexes, p.Sex.Reveal()), "one of male, female, other, unknown")
 	case FieldAddress:
@@ -63,6 +64,7 @@ func (p *Patient) Check(f Field) []FieldError {
 	case FieldDeceasedAt:
 		_, err := time.Parse(time.RFC3339, p.DeceasedAt.Reveal())
 		c.shape(p.DeceasedAt == "" || p.DeceasedAt == "true" || err == nil || isDate(p.DeceasedAt), "a date, a time with its zone, or true")
+		c.shape(!isAhead(p.DeceasedAt, now), "not in the future")
 	case FieldSensitivity:
 		c.shape(p.Sensitivity == "" || p.Sensitivity == PHI(SensitivityNormal) || p.Sensitivity == PHI(SensitivityRestricted), "one of normal, restricted")
 	default: // of a record
@@ -123,6 +125,14 @@ func (n *Name) Written() PHI {
 		words = append(words, n.Family.Reveal())
 	}
 	return PHI(strings.Join(words, " "))
+}
+
+// isAhead reports whether a date, or the date of a time, has come nowhere on
+// earth yet: the first zone is fourteen hours ahead of UTC.
+func isAhead(p PHI, now time.Time) bool {
+	s := p.Reveal()
+	day := s[:min(len(s), len(time.DateOnly))]
+	return dateShape.MatchString(day) && day > now.UTC().Add(14 * time.Hour).Format(time.DateOnly)[:len(day)]
 }
 
 // isDate reports whether the text is a date as precise as FHIR has them, and one
