@@ -277,12 +277,8 @@ func bomb(t *testing.T) []byte {
 // long, not among what it can be, or with characters that no text has.
 func (w *world) badProperties(t *testing.T, good *request) []spoiled {
 	t.Helper()
-	_, shape := good.op.body()
-	if shape == nil {
-		return nil
-	}
 	var out []spoiled
-	w.properties(shape, nil, func(at []string, x *schema) {
+	w.properties(good, func(at []string, x *schema) {
 		for name, value := range badValues(w.spec, x) {
 			out = append(out, good.but(fmt.Sprintf("/%s %s", strings.Join(at, "/"), name), func(r *request) { r.body = w.with(t, good, at, value) }))
 		}
@@ -290,8 +286,15 @@ func (w *world) badProperties(t *testing.T, good *request) []spoiled {
 	return out
 }
 
-// properties tells of each property of the shape, and below.
-func (w *world) properties(shape *schema, at []string, tell func([]string, *schema)) {
+// properties tells of each property of the request's body, if it has one.
+func (w *world) properties(good *request, tell func([]string, *schema)) {
+	if _, shape := good.op.body(); shape != nil {
+		w.below(shape, nil, tell)
+	}
+}
+
+// below tells of each property of the shape, and of theirs.
+func (w *world) below(shape *schema, at []string, tell func([]string, *schema)) {
 	shape = w.spec.resolve(shape)
 	for _, name := range slices.Sorted(maps.Keys(shape.Properties)) {
 		here := append(slices.Clone(at), name)
@@ -299,11 +302,11 @@ func (w *world) properties(shape *schema, at []string, tell func([]string, *sche
 		tell(here, x)
 		switch x.kind() {
 		case "object":
-			w.properties(x, here, tell)
+			w.below(x, here, tell)
 		case "array":
 			item := append(slices.Clone(here), "0")
 			tell(item, w.spec.resolve(x.Items))
-			w.properties(x.Items, item, tell)
+			w.below(x.Items, item, tell)
 		}
 	}
 }
@@ -416,12 +419,8 @@ func write(b *bytes.Buffer, v any) {
 // be anything: they are taken as they are, or refused.
 func (w *world) oddTexts(t *testing.T, good *request) []spoiled {
 	t.Helper()
-	_, shape := good.op.body()
-	if shape == nil {
-		return nil
-	}
 	var out []spoiled
-	w.properties(shape, nil, func(at []string, x *schema) {
+	w.properties(good, func(at []string, x *schema) {
 		if x.kind() != "string" || len(x.Enum) > 0 || x.Format != "" {
 			return
 		}

@@ -3,13 +3,10 @@
 package trail_test
 
 import (
-	"bytes"
 	"testing"
 	"time"
 
-	"github.com/medirecord/medirecord/internal/audit"
 	"github.com/medirecord/medirecord/internal/medtest"
-	"github.com/medirecord/medirecord/internal/trail"
 )
 
 // An entry of a month's last millisecond is in that month's export and in no
@@ -17,7 +14,6 @@ import (
 // was exported already is in the next export of it, and the old one stays good.
 func TestTheBorderOfAMonthLosesNoEntry(t *testing.T) {
 	t.Parallel()
-	ctx := t.Context()
 	s := newSealedLog(t)
 	s.connect(t)
 	t.Cleanup(s.trail.Close)
@@ -32,40 +28,13 @@ values (gen_random_uuid(), $1, $1, 'test', 'late', 'read', 'patient', 'p', 'succ
 	aged(t, s.super, june, 1) // at 00:00:00.000
 	late(time.Millisecond)
 	s.sealSink(t)
-	export := func(month time.Time) []byte {
-		t.Helper()
-		snap, err := trail.OpenSnapshot(ctx, s.db.URL("auditor"), 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer snap.Close(ctx)
-		logs, err := snap.Logs(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m, err := snap.Month(ctx, logs[0], month)
-		if err != nil || m == nil {
-			t.Fatalf("%v, %v", m, err)
-		}
-		var file bytes.Buffer
-		if _, err := snap.Export(ctx, m, &file, nil); err != nil {
-			t.Fatal(err)
-		}
-		return file.Bytes()
-	}
-	holds := func(what string, file []byte, want int64) {
-		t.Helper()
-		var found []audit.Finding
-		res, err := audit.VerifyExport(bytes.NewReader(file), func(f audit.Finding) { found = append(found, f) }, trail.Trust(s.policy), nil, nil)
-		if err != nil || len(found) > 0 || !res.Proved || res.Rows != want {
-			t.Errorf("%s: got %+v, %v, %v; want %d entries, proved", what, res, found, err, want)
-		}
-	}
-	first := export(may)
-	holds("May", first, 5)
-	holds("June", export(june), 1)
+	first, _ := s.exported(t, may)
+	s.holds(t, "May", first, 5)
+	next, _ := s.exported(t, june)
+	s.holds(t, "June", next, 1)
 	late(time.Millisecond)
 	s.sealSink(t)
-	holds("May again", export(may), 6)
-	holds("May as it was", first, 5)
+	again, _ := s.exported(t, may)
+	s.holds(t, "May again", again, 6)
+	s.holds(t, "May as it was", first, 5)
 }

@@ -55,6 +55,41 @@ values ($1::text::uuid, $2, $2, 'test', $3, $4, 'read', 'patient', 'p', 'success
 	}
 }
 
+// exported is a month of the log as a file, and what a pruning of it would be of.
+func (s *sealedLog) exported(t *testing.T, month time.Time) ([]byte, trail.Pruning) {
+	t.Helper()
+	ctx := t.Context()
+	snap, err := trail.OpenSnapshot(ctx, s.db.URL("auditor"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close(ctx)
+	logs, err := snap.Logs(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := snap.Month(ctx, logs[0], month)
+	if err != nil || m == nil {
+		t.Fatalf("%v, %v", m, err)
+	}
+	var file bytes.Buffer
+	x, err := snap.Export(ctx, m, &file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file.Bytes(), trail.Pruning{Month: m, Entries: x.Entries, Export: sha256.Sum256(file.Bytes())}
+}
+
+// holds wants a file that is proved to have so many entries, and nothing wrong.
+func (s *sealedLog) holds(t *testing.T, what string, file []byte, want int64) {
+	t.Helper()
+	var found []audit.Finding
+	res, err := audit.VerifyExport(bytes.NewReader(file), func(f audit.Finding) { found = append(found, f) }, trail.Trust(s.policy), nil, nil)
+	if err != nil || len(found) > 0 || !res.Proved || res.Rows != want {
+		t.Fatalf("%s: got %+v, %v, %v; want %d entries, proved", what, res, found, err, want)
+	}
+}
+
 func TestAMonthIsPruned(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -67,46 +102,10 @@ func TestAMonthIsPruned(t *testing.T) {
 	s.append(t, 30)
 	s.sealSink(t)
 
-	snapshot := func(t *testing.T, work func(*trail.Snapshot)) {
-		t.Helper()
-		snap, err := trail.OpenSnapshot(ctx, s.db.URL("auditor"), 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer snap.Close(ctx)
-		work(snap)
-	}
-	var part trail.Pruning
-	var file bytes.Buffer
-	export := func(t *testing.T, start time.Time) (p trail.Pruning) {
-		t.Helper()
-		snapshot(t, func(snap *trail.Snapshot) {
-			logs, err := snap.Logs(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			m, err := snap.Month(ctx, logs[0], start)
-			if err != nil || m == nil {
-				t.Fatalf("%v, %v", m, err)
-			}
-			file.Reset()
-			x, err := snap.Export(ctx, m, &file, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			p = trail.Pruning{Month: m, Entries: x.Entries, Export: sha256.Sum256(file.Bytes())}
-		})
-		return p
-	}
-	part = export(t, old)
-	exported := bytes.Clone(file.Bytes())
+	exported, part := s.exported(t, old)
 	clean := func(t *testing.T) {
 		t.Helper()
-		var found []audit.Finding
-		res, err := audit.VerifyExport(bytes.NewReader(exported), func(f audit.Finding) { found = append(found, f) }, trail.Trust(s.policy), nil, nil)
-		if err != nil || len(found) > 0 || !res.Proved || res.Rows != 60 {
-			t.Fatalf("the export: %v, %v, %+v", err, found, res)
-		}
+		s.holds(t, "the export", exported, 60)
 	}
 	clean(t)
 	// A receipt of an entry that will go.
@@ -164,7 +163,7 @@ func TestAMonthIsPruned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	youngPart := export(t, young)
+	_, youngPart := s.exported(t, young)
 	youngID, err := r.Announce(ctx, now, "tester", &youngPart)
 	if err != nil {
 		t.Fatal(err)
