@@ -2,7 +2,10 @@
 
 package children
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 func attributes(s Spec) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
@@ -12,4 +15,12 @@ func attributes(s Spec) *syscall.SysProcAttr {
 		Setpgid:   true,
 		Pdeathsig: s.DeathSignal,
 	}
+}
+
+// loosely sets how late the kernel may wake this thread, and so every process
+// and thread that it starts from now on; 0 is back to what it was. It fails
+// only where the kernel knows no such thing, and then nothing is lost but time.
+func loosely(slack time.Duration) {
+	const timerSlack = 29 // PR_SET_TIMERSLACK, prctl(2)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, timerSlack, uintptr(slack.Nanoseconds()), 0)
 }

@@ -4,10 +4,16 @@
 
 package children
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 // attributes leaves the death signal out: only Linux has it. Elsewhere a
 // supervisor that is killed with -9 leaves its children behind.
 func attributes(s Spec) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: s.Credential, Setpgid: true}
 }
+
+// loosely does nothing: only Linux has timer slack.
+func loosely(time.Duration) {}

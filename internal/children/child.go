@@ -40,6 +40,9 @@ type Spec struct {
 	Raw bool
 	// ExtraFiles are open in the child as file descriptors 3, 4, ...
 	ExtraFiles []*os.File
+	// TimerSlack is how late the kernel may wake the child from a sleep, so as to
+	// wake it less often; 0 is as the supervisor itself. Only Linux has it.
+	TimerSlack time.Duration
 	// DeathSignal reaches the child when the supervisor dies; SIGKILL when zero.
 	DeathSignal syscall.Signal
 	// StopSignal and Grace are how a Group stops the child; SIGTERM and ten
@@ -75,7 +78,9 @@ func start(ctx context.Context, s Spec, ended func(*Child)) (*Child, error) {
 		// ends, so that thread must be ours until the child is gone.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
+		loosely(c.spec.TimerSlack) // is inherited
 		err := c.cmd.Start()
+		loosely(0)
 		started <- err
 		if err != nil {
 			return

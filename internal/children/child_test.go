@@ -50,6 +50,9 @@ func TestMain(m *testing.M) {
 		fmt.Print("o\n\nlast without an end")
 	case "lister":
 		fmt.Println(strings.Join(os.Environ(), " "))
+	case "sleeper":
+		slack, err := os.ReadFile("/proc/self/timerslack_ns")
+		fmt.Println(strings.TrimSpace(string(slack)), err)
 	case "failing":
 		os.Exit(3)
 	default:
@@ -350,6 +353,29 @@ func TestOutputCarriesTheName(t *testing.T) {
 	}
 	if got, want := run(t, true, "lister"), roleVar+"=lister\n"; got != want {
 		t.Errorf("environment: got %q, want nothing but what was given: %q", got, want)
+	}
+}
+
+func TestTimerSlack(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/proc/self/timerslack_ns"); err != nil {
+		t.Skip("this kernel has no timer slack:", err)
+	}
+	for _, c := range []struct {
+		slack time.Duration
+		want  string
+	}{{3 * time.Millisecond, "3000000 <nil>\n"}, {0, "50000 <nil>\n"}} {
+		out := newHeard()
+		child, err := children.Start(t.Context(), children.Spec{
+			Name: "sleeper", Path: self(), Env: []string{roleVar + "=sleeper"}, Stdout: out, Raw: true, TimerSlack: c.slack,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, child.Done(), "the end")
+		if got := out.String(); got != c.want {
+			t.Errorf("slack %s: the child has %q, want %q", c.slack, got, c.want)
+		}
 	}
 }
 
