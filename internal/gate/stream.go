@@ -4,6 +4,7 @@ package gate
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
@@ -87,6 +88,7 @@ func (g *Gate) send(ctx context.Context, s pb.GateService_AskClient, f *flight, 
 			w.answer <- nil
 			return
 		}
+		runtime.Gosched() // who is ready to ask does so now, and shares the message
 		bytes := 0
 		for w != nil {
 			select {

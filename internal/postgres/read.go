@@ -5,6 +5,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
@@ -118,6 +119,9 @@ func (r *reader) run() {
 		case q := <-r.in:
 			batch = append(batch, q)
 		}
+		// Who is ready to ask does so now, and shares the statement: the answers of
+		// the gate, for one, come many at a time.
+		runtime.Gosched()
 	more:
 		for len(batch) < maxShared {
 			select {

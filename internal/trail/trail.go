@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -198,6 +199,7 @@ func (t *Trail) flush() {
 // fill takes what waits and, while another batch is under way and for a little
 // at most, lingers for more: the flush they will share costs more than the wait.
 func (t *Trail) fill(batch []*waiting) []*waiting {
+	runtime.Gosched() // who is ready to enter does so now, and shares the flush
 	var linger <-chan time.Time
 	for len(batch) < t.cfg.Batch {
 		select {
