@@ -9,6 +9,7 @@ import (
 
 	"github.com/medirecord/medirecord/internal/med"
 	"github.com/medirecord/medirecord/internal/medtest"
+	"github.com/medirecord/medirecord/internal/trail"
 )
 
 // Two entries of one id would be two truths of one call. Each has its own
@@ -51,5 +52,25 @@ values ($1, $2, 'medirecord', 'service:sealer', $3, 'patient', 'p', 'success', f
 	medtest.Scan(t, db.Super(t), []any{&n}, `select count(*) from audit.event where event_id = $1`, id)
 	if n != 1 {
 		t.Errorf("got %d entries of one id", n)
+	}
+}
+
+// An entry whose id is there already is another's: it is refused, and not taken
+// for the same entry sent again.
+func TestASecondEntryOfAnIDIsNotTakenForTheFirst(t *testing.T) {
+	t.Parallel()
+	db := medtest.DB(t)
+	tr := open(t, db, trail.Config{})
+	first := entry("first")
+	if err := tr.Append(first); err != nil {
+		t.Fatal(err)
+	}
+	second := *first
+	second.Action = "export"
+	if err := tr.Append(&second); med.KindOf(err) != med.AuditUnavailable {
+		t.Errorf("got %v, want it refused", err)
+	}
+	if err := tr.Append(entry("third")); err != nil {
+		t.Errorf("the next: %v", err)
 	}
 }

@@ -94,7 +94,7 @@ func (r *refusals) flush() {
 func (r *refusals) write(batch []*audit.Entry) {
 	ctx, cancel := r.trail.within()
 	defer cancel()
-	for i, err := range r.trail.insert(ctx, batch) {
+	for i, err := range r.trail.insert(ctx, batch, "") {
 		if err != nil {
 			r.keep(batch[i])
 		}

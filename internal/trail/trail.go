@@ -25,7 +25,7 @@ import (
 type Config struct {
 	URL      string        // as the trail's own role
 	Flushers int           // batches under way at once; 0 means 2: one encodes while the other flushes
-	Batch    int           // entries in one insert; 0 means 50
+	Batch    int           // entries in one insert, at most 50; 0 means 50
 	Linger   time.Duration // how long a batch waits to fill while another is under way; 0 means 2 ms
 	Queue    int           // entries waiting; 0 means 4096. A full queue refuses at once
 	Deadline time.Duration // how long an entry may wait to be durable; 0 means 2 s
@@ -65,7 +65,7 @@ type waiting struct {
 // trail cannot be reached.
 func Open(ctx context.Context, cfg Config) (*Trail, error) {
 	cfg.Flushers = or(cfg.Flushers, 2)
-	cfg.Batch = or(cfg.Batch, 50)
+	cfg.Batch = min(or(cfg.Batch, maxRows), maxRows) // one statement, so all or none
 	cfg.Linger = or(cfg.Linger, 2*time.Millisecond)
 	cfg.Queue = or(cfg.Queue, 4096)
 	cfg.Deadline = or(cfg.Deadline, 2*time.Second)
@@ -243,7 +243,7 @@ func (t *Trail) write(batch []*waiting) {
 	}
 	ctx, cancel := t.within()
 	defer cancel()
-	errs := t.insert(ctx, entries)
+	errs := t.insert(ctx, entries, "")
 	for i, w := range batch {
 		w.done <- errs[i]
 	}
@@ -270,11 +270,11 @@ func (t *Trail) within() (context.Context, context.CancelFunc) {
 // insert inserts the entries and says of each whether it is durable. A lost
 // connection leaves the outcome unknown, so the same rows are sent again, which
 // is harmless, until the deadline. A batch that the server refuses is split
-// until only the bad entry fails.
-func (t *Trail) insert(ctx context.Context, entries []*audit.Entry) []error {
+// until only the bad entry fails. suffix is unlessThere when they were sent before.
+func (t *Trail) insert(ctx context.Context, entries []*audit.Entry, suffix string) []error {
 	var err error
 	for {
-		err = insertEvents(ctx, t.pool, entries)
+		err = insertRows(ctx, t.pool, entries, suffix)
 		if err == nil || ctx.Err() != nil || med.KindOf(postgres.Unavailable(err)) != med.DatabaseUnavailable {
 			break
 		}
@@ -282,6 +282,7 @@ func (t *Trail) insert(ctx context.Context, entries []*audit.Entry) []error {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 		}
+		suffix = unlessThere
 	}
 	t.flushes.Add(1)
 	errs := make([]error, len(entries))
@@ -292,8 +293,8 @@ func (t *Trail) insert(ctx context.Context, entries []*audit.Entry) []error {
 	}
 	if len(entries) > 1 && ctx.Err() == nil {
 		half := len(entries) / 2
-		copy(errs, t.insert(ctx, entries[:half]))
-		copy(errs[half:], t.insert(ctx, entries[half:]))
+		copy(errs, t.insert(ctx, entries[:half], suffix))
+		copy(errs[half:], t.insert(ctx, entries[half:], suffix))
 		return errs
 	}
 	t.failing.Store(true) // be it this entry or the trail: a probe will tell
