@@ -115,21 +115,37 @@ func (m *MapTop) SetAll(roots map[int]tlog.Hash) {
 		m.buckets[bucket] = root
 		touched[bucket>>8] = true
 	}
-	for first := range touched {
-		m.middle[first] = mapFold(m.Row(first))
-	}
+	m.fold(touched)
 }
 
 // Root is the root of the map.
 func (m *MapTop) Root() tlog.Hash { return mapFold(m.middle) }
 
-// Row returns the roots of the 256 buckets that begin with this byte.
-func (m *MapTop) Row(first int) []tlog.Hash { return m.buckets[first<<8:][:256] }
+// row returns the roots of the 256 buckets that begin with this byte.
+func (m *MapTop) row(first int) []tlog.Hash { return m.buckets[first<<8:][:256] }
 
-// SetRow sets the roots of 256 buckets at once.
-func (m *MapTop) SetRow(first int, roots []tlog.Hash) {
-	copy(m.buckets[first<<8:][:256], roots)
-	m.middle[first] = mapFold(m.Row(first))
+// MapSlice is how many buckets the database keeps together: few, because of the
+// patients of half a second hardly two share one, and all of a slice is written
+// when one of its buckets changes.
+const MapSlice = 16
+
+// Slice returns the roots of the buckets from n*MapSlice on.
+func (m *MapTop) Slice(n int) []tlog.Hash { return m.buckets[n*MapSlice:][:MapSlice] }
+
+// SetSlices sets the roots of slices, by their numbers.
+func (m *MapTop) SetSlices(roots map[int][]tlog.Hash) {
+	touched := map[int]bool{}
+	for n, some := range roots {
+		copy(m.Slice(n), some)
+		touched[n*MapSlice>>8] = true
+	}
+	m.fold(touched)
+}
+
+func (m *MapTop) fold(touched map[int]bool) {
+	for first := range touched {
+		m.middle[first] = mapFold(m.row(first))
+	}
 }
 
 // mapFold hashes a complete subtree of a power of two.
@@ -171,7 +187,7 @@ func (m *MapTop) Prove(key PatientKey, bucket []PatientHead) *MapProof {
 		}
 	}
 	slices.Reverse(p.Siblings)
-	p.Siblings = append(p.Siblings, siblings(m.Row(int(key[0])), int(key[1]))...)
+	p.Siblings = append(p.Siblings, siblings(m.row(int(key[0])), int(key[1]))...)
 	p.Siblings = append(p.Siblings, siblings(m.middle, int(key[0]))...)
 	return p
 }

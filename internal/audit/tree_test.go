@@ -304,13 +304,14 @@ func TestPatientMap(t *testing.T) {
 	if absent == 0 {
 		t.Error("no absence beside another's leaf was tried")
 	}
-	// The rows are what the database keeps.
-	again := NewMapTop()
-	for first := range 256 {
-		again.SetRow(first, top.Row(first))
+	// The slices are what the database keeps.
+	again, slices := NewMapTop(), map[int][]tlog.Hash{}
+	for b := range buckets {
+		slices[b/MapSlice] = top.Slice(b / MapSlice)
 	}
+	again.SetSlices(slices)
 	if again.Root() != root {
-		t.Error("the map does not come back from its rows")
+		t.Error("the map does not come back from its slices")
 	}
 }
 

@@ -102,6 +102,29 @@ func TestMigrations(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("the patient map of a log from before its slices is kept", func(t *testing.T) {
+		db := m.database(t)
+		i := slices.Index(names(steps), "clinical/0022_map.sql")
+		conn := m.as(t, "migrator", db)
+		if _, err := migrate(t, conn, steps[:i]); err != nil {
+			t.Fatal(err)
+		}
+		super := medtest.Connect(t, m.cluster.SuperuserURL(db))
+		medtest.Exec(t, super, `
+insert into audit.epoch (epoch, origin, system_id) values (1, 'log.example/1', 1);
+insert into audit.map_row (epoch, first, roots)
+select 1, f, (select string_agg(sha256((f || '/' || b)::bytea), ''::bytea order by b) from generate_series(0, 255) b) from unnest(array[0, 7, 255]) f`)
+		if _, err := migrate(t, conn, steps); err != nil {
+			t.Fatal(err)
+		}
+		var slices, right int
+		medtest.Scan(t, super, []any{&slices, &right}, `
+select count(*), count(*) filter (where roots = (select string_agg(sha256((slice / 16 || '/' || slice % 16 * 16 + b)::bytea), ''::bytea order by b) from generate_series(0, 15) b))
+  from audit.map_slice where epoch = 1 and slice / 16 in (0, 7, 255)`)
+		if slices != 48 || right != 48 {
+			t.Errorf("got %d slices, %d of them right, want 48", slices, right)
+		}
+	})
 	t.Run("two migrators at once wait for each other", func(t *testing.T) {
 		db := m.database(t)
 		type result struct {

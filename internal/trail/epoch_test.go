@@ -159,7 +159,7 @@ insert into audit.checkpoint (epoch, size, note) values (1, 10, '` + first + `')
 	t.Run("the newest epoch is taken away, and the sinks know it", func(t *testing.T) {
 		db := s.db.Clone(t)
 		medtest.Exec(t, db.Super(t), unlocked+`set session_replication_role = replica; delete from audit.epoch where epoch = 2; delete from audit.batch where epoch = 2; delete from audit.tile where epoch = 2;
-delete from audit.checkpoint where epoch = 2; delete from audit.patient_head where epoch = 2; delete from audit.map_row where epoch = 2; delete from audit.event where epoch = 2`)
+delete from audit.checkpoint where epoch = 2; delete from audit.patient_head where epoch = 2; delete from audit.map_slice where epoch = 2; delete from audit.event where epoch = 2`)
 		got := verifyAll(t, db, policy, func(of string) (*trail.Outside, error) {
 			if of != origin+"/2" {
 				return nil, nil
@@ -176,7 +176,7 @@ delete from audit.checkpoint where epoch = 2; delete from audit.patient_head whe
 func TestASealerRefusesAnEpochThatIsGoneOrInvented(t *testing.T) {
 	t.Parallel()
 	const gone = unlocked + `set session_replication_role = replica; delete from audit.epoch where epoch = 2; delete from audit.batch where epoch = 2; delete from audit.tile where epoch = 2;
-delete from audit.checkpoint where epoch = 2; delete from audit.patient_head where epoch = 2; delete from audit.map_row where epoch = 2; delete from audit.event where epoch = 2;
+delete from audit.checkpoint where epoch = 2; delete from audit.patient_head where epoch = 2; delete from audit.map_slice where epoch = 2; delete from audit.event where epoch = 2;
 set session_replication_role = default; alter table audit.event alter column epoch set default 1`
 	s, _, _ := twoEpochs(t)
 	refused := func(t *testing.T, s *sealedLog, want string) {

@@ -43,7 +43,7 @@ func TestNonsenseInAnyColumnIsTold(t *testing.T) {
 	super := s.db.Super(t)
 	ctx := t.Context()
 	id := s.idAt(t, super, 7)
-	tables := []string{"event", "epoch", "batch", "tile", "checkpoint", "patient_head", "map_row"}
+	tables := []string{"event", "epoch", "batch", "tile", "checkpoint", "patient_head", "map_slice"}
 	medtest.Exec(t, super, `set session_replication_role = replica; create schema saved; `+unlocked+`
 create table audit_part.ever partition of audit.event default; grant select on audit_part.ever to medirecord_auditor`)
 	type column struct{ table, name, typ string }
@@ -106,7 +106,7 @@ drop index if exists audit.batch_index`)
 	}
 	which := map[string]string{
 		"event": "event_id = '" + id + "'", "epoch": "epoch = 1", "batch": "epoch = 1 and batch = (select min(batch) from audit.batch where epoch = 1)", "tile": "epoch = 1",
-		"checkpoint": "epoch = 1", "patient_head": "epoch = 1", "map_row": "epoch = 1",
+		"checkpoint": "epoch = 1", "patient_head": "epoch = 1", "map_slice": "epoch = 1",
 	}
 	for _, c := range columns {
 		values, ok := nonsense[c.typ]

@@ -131,9 +131,9 @@ func ProveWhole(ctx context.Context, tx pgx.Tx, patient med.PatientID) (*Whole, 
 	key := audit.KeyOf(w.Patient)
 	var lo, hi place
 	var loTX, hiTX string
-	var keys, chains, rows [][]byte
+	var keys, chains, roots [][]byte
 	var counts []int64
-	var firsts []int16
+	var numbers []int
 	h := &Head{}
 	// One statement, one snapshot: the map, the head over it, and how far both go.
 	err := tx.QueryRow(ctx, `
@@ -146,10 +146,10 @@ select c.epoch, p.origin, c.size, c.note, c.signed_at, c.cosigned_at, last.hi_ep
        coalesce((select hi_epoch from before), 0), coalesce((select hi_tx::text from before), '0'), coalesce((select hi_id from before), '00000000-0000-0000-0000-000000000000'),
        array(select key from audit.patient_bucket(last.epoch) order by key), array(select n from audit.patient_bucket(last.epoch) order by key),
        array(select head from audit.patient_bucket(last.epoch) order by key),
-       array(select first from audit.map_row m where m.epoch = last.epoch order by first), array(select roots from audit.map_row m where m.epoch = last.epoch order by first)
+       array(select slice from audit.map_slice m where m.epoch = last.epoch order by slice), array(select roots from audit.map_slice m where m.epoch = last.epoch order by slice)
   from last join audit.checkpoint c on c.epoch = last.epoch and c.size = last.first_index + last.n join audit.epoch p on p.epoch = last.epoch`).
 		Scan(&h.Epoch, &h.Origin, &h.Size, &h.Note, &h.SignedAt, &h.Cosigned, &hi.epoch, &hiTX, &hi.id, &lo.epoch, &loTX, &lo.id,
-			&keys, &counts, &chains, &firsts, &rows)
+			&keys, &counts, &chains, &numbers, &roots)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrUnsealed
 	}
@@ -157,10 +157,12 @@ select c.epoch, p.origin, c.size, c.note, c.signed_at, c.cosigned_at, last.hi_ep
 		return nil, postgres.Unavailable(err)
 	}
 	w.Head = h
-	top := audit.NewMapTop()
-	for i, first := range firsts {
-		top.SetRow(int(first), hashesOf(rows[i]))
+	slices := make(map[int][]tlog.Hash, len(numbers))
+	for i, n := range numbers {
+		slices[n] = hashesOf(roots[i])
 	}
+	top := audit.NewMapTop()
+	top.SetSlices(slices)
 	bucket := make([]audit.PatientHead, len(keys))
 	for i := range keys {
 		bucket[i] = audit.PatientHead{Key: audit.PatientKey(keys[i]), Count: counts[i], Head: tlog.Hash(chains[i])}

@@ -376,17 +376,19 @@ func tileReader(ctx context.Context, db queryer, epoch int32) func(audit.TileID)
 }
 
 func loadMap(ctx context.Context, db queryer, epoch int32) (*audit.MapTop, error) {
-	top := audit.NewMapTop()
-	rows, err := db.Query(ctx, `select first, roots from audit.map_row where epoch = $1 and first between 0 and 255 and length(roots) = 8192`, epoch)
+	rows, err := db.Query(ctx, `select slice, roots from audit.map_slice where epoch = $1 and slice between 0 and 4095 and length(roots) = 512`, epoch)
 	if err != nil {
 		return nil, postgres.Unavailable(err)
 	}
-	var first int
+	slices := map[int][]tlog.Hash{}
+	var n int
 	var roots []byte
-	_, err = pgx.ForEachRow(rows, []any{&first, &roots}, func() error {
-		top.SetRow(first, hashesOf(roots))
+	_, err = pgx.ForEachRow(rows, []any{&n, &roots}, func() error {
+		slices[n] = hashesOf(roots)
 		return nil
 	})
+	top := audit.NewMapTop()
+	top.SetSlices(slices)
 	return top, postgres.Unavailable(err)
 }
 
@@ -575,24 +577,24 @@ insert into audit.patient_head (epoch, bucket, key, n, head) select $1, * from u
 on conflict (epoch, bucket, key) do update set n = excluded.n, head = excluded.head`, l.epoch, ofBucket, keys, counts, heads); err != nil {
 		return err
 	}
-	return l.writeRows(ctx, tx, buckets)
+	return l.writeSlices(ctx, tx, buckets)
 }
 
-func (l *ledger) writeRows(ctx context.Context, tx pgx.Tx, buckets map[int][]audit.PatientHead) error {
+func (l *ledger) writeSlices(ctx context.Context, tx pgx.Tx, buckets map[int][]audit.PatientHead) error {
 	touched := map[int]bool{}
 	roots := make(map[int]tlog.Hash, len(buckets))
 	for n, heads := range buckets {
 		roots[n] = audit.BucketRoot(heads)
-		touched[n>>8] = true
+		touched[n/audit.MapSlice] = true
 	}
 	l.top.SetAll(roots)
-	var firsts []int16
+	var slices []int16
 	var data [][]byte
-	for first := range touched {
-		firsts, data = append(firsts, int16(first)), append(data, bytesOf(l.top.Row(first))) //nolint:gosec // at most 255
+	for n := range touched {
+		slices, data = append(slices, int16(n)), append(data, bytesOf(l.top.Slice(n))) //nolint:gosec // at most 4095
 	}
 	_, err := tx.Exec(ctx, `
-insert into audit.map_row (epoch, first, roots) select $1, * from unnest($2::smallint[], $3::bytea[])
-on conflict (epoch, first) do update set roots = excluded.roots`, l.epoch, firsts, data)
+insert into audit.map_slice (epoch, slice, roots) select $1, * from unnest($2::smallint[], $3::bytea[])
+on conflict (epoch, slice) do update set roots = excluded.roots`, l.epoch, slices, data)
 	return err
 }

@@ -293,7 +293,7 @@ func TestASealerRefusesAContradiction(t *testing.T) {
 			medtest.Exec(t, s.super, `update audit.tile set data = set_byte(data, 0, get_byte(data, 0) # 1)`)
 		},
 		"an edited map": func(t *testing.T, s *sealing) {
-			medtest.Exec(t, s.super, `update audit.map_row set roots = set_byte(roots, 0, get_byte(roots, 0) # 1)`)
+			medtest.Exec(t, s.super, `update audit.map_slice set roots = set_byte(roots, 0, get_byte(roots, 0) # 1)`)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -239,7 +239,7 @@ func forge(t *testing.T, super *pgx.Conn) *audit.Checkpoint {
 		t.Fatal(err)
 	}
 	medtest.Exec(t, super, `alter table audit.batch disable trigger all`)
-	medtest.Exec(t, super, `delete from audit.batch; delete from audit.tile; delete from audit.patient_head; delete from audit.map_row`)
+	medtest.Exec(t, super, `delete from audit.batch; delete from audit.tile; delete from audit.patient_head; delete from audit.map_slice`)
 	tree := audit.OpenTree(0, func(audit.TileID) ([]byte, error) { return nil, errors.New("none") })
 	m := audit.NewMapCheck()
 	for first, n := 0, 0; first < len(all); first += 100 {
@@ -268,16 +268,16 @@ select 1, $1, $2, $3, $4, e.epoch, e.tx, e.event_id, $5, $6 from audit.event e w
 	for id, data := range tree.Changed() {
 		medtest.Exec(t, super, `insert into audit.tile (epoch, level, idx, data) values (1, $1, $2, $3)`, id.L, id.N, data)
 	}
-	rowRoots := make([][]byte, 256)
+	sliceRoots := make([][]byte, audit.MapBuckets/audit.MapSlice)
 	for b := range audit.MapBuckets {
 		h := m.BucketRoot(b)
-		rowRoots[b>>8] = append(rowRoots[b>>8], h[:]...)
+		sliceRoots[b/audit.MapSlice] = append(sliceRoots[b/audit.MapSlice], h[:]...)
 		for _, p := range m.Bucket(b) {
 			medtest.Exec(t, super, `insert into audit.patient_head (epoch, bucket, key, n, head) values (1, $1, $2, $3, $4)`, b, p.Key[:], p.Count, p.Head[:])
 		}
 	}
-	for first, roots := range rowRoots {
-		medtest.Exec(t, super, `insert into audit.map_row (epoch, first, roots) values (1, $1, $2)`, first, roots)
+	for n, roots := range sliceRoots {
+		medtest.Exec(t, super, `insert into audit.map_slice (epoch, slice, roots) values (1, $1, $2)`, n, roots)
 	}
 	root, err := tree.Root(tree.Size())
 	if err != nil {
@@ -364,7 +364,7 @@ func TestATamperedTrailIsNamed(t *testing.T) {
 		"a batch is deleted":                {sql: `delete from audit.batch where batch = 1`, want: nil},
 		"a patient's count is changed":      {sql: `update audit.patient_head set n = n + 1 where key = sha256(convert_to('mr-patient-v1', 'UTF8') || '\x00'::bytea || convert_to('p-1', 'UTF8'))`, want: []string{"map -1"}, note: "the map's head of the patient"},
 		"a patient is taken out of the map": {sql: `delete from audit.patient_head where key = sha256(convert_to('mr-patient-v1', 'UTF8') || '\x00'::bytea || convert_to('p-1', 'UTF8'))`, want: []string{"map -1"}, note: "holds 0 patients"},
-		"a row of the map is changed":       {sql: `update audit.map_row set roots = decode(repeat('ab', 8192), 'hex') where first = (select min(first) from audit.map_row)`, want: nil, note: "of the map is not"},
+		"a slice of the map is changed":     {sql: `update audit.map_slice set roots = decode(repeat('ab', 512), 'hex') where slice = (select min(slice) from audit.map_slice)`, want: nil, note: "of the map is not"},
 		"a signature is broken":             {sql: `update audit.checkpoint set note = overlay(note placing 'AAAAAAAA' from length(note) - 40)`, want: []string{"checkpoint -1"}},
 		"the log is cut off": {
 			sql: `delete from audit.event e using audit.batch b where b.batch = (select max(batch) from audit.batch) and position(uuid_send(e.event_id) in b.ids) > 0;

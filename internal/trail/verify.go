@@ -702,9 +702,9 @@ func (c *check) mapTables(ctx context.Context) error {
 		if heads := c.v.Map.Bucket(b); len(heads) != count[b] {
 			c.tell(audit.BadMap, -1, fmt.Sprintf("bucket %d of the map holds %d patients, and the entries are about %d", b, count[b], len(heads)))
 		}
-		if told != b>>8 && top.Row(b >> 8)[b&255] != c.v.Map.BucketRoot(b) {
-			told = b >> 8
-			c.tell(audit.BadMap, -1, fmt.Sprintf("row %d of the map is not the one that its patients make", told))
+		if slice := b / audit.MapSlice; told != slice && top.Slice(slice)[b%audit.MapSlice] != c.v.Map.BucketRoot(b) {
+			told = slice
+			c.tell(audit.BadMap, -1, fmt.Sprintf("slice %d of the map is not the one that its patients make", told))
 		}
 	}
 	return nil
