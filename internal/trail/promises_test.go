@@ -164,7 +164,7 @@ func TestALostConnectionLeavesExactlyOneRow(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWire(t)
-			tr := openAt(t, w.url(t, db), trail.Config{Flushers: 1, Deadline: 20 * time.Second})
+			tr := openAt(t, w.url(t, db), trail.Config{Deadline: 20 * time.Second})
 			if err := tr.Append(entry("first")); err != nil { // the statement is prepared
 				t.Fatal(err)
 			}
@@ -201,7 +201,7 @@ func TestASinkThatNeverAnswersIsRefusedInTime(t *testing.T) {
 	db := medtest.DB(t)
 	w := newWire(t)
 	const deadline = 3 * time.Second // less, and what comes before the silence might not be in time either
-	tr := openAt(t, w.url(t, db), trail.Config{Deadline: deadline, Flushers: 1, Batch: 5})
+	tr := openAt(t, w.url(t, db), trail.Config{Deadline: deadline, Batch: 5})
 	if err := tr.Append(entry("before")); err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestASinkThatNeverAnswersIsRefusedInTime(t *testing.T) {
 func TestTheEntryOfAnAbandonedCallTellsWhatHappened(t *testing.T) {
 	t.Parallel()
 	db := medtest.DB(t)
-	tr := open(t, db, trail.Config{Flushers: 1, Batch: 1, Deadline: 6 * time.Second})
+	tr := open(t, db, trail.Config{Batch: 1, Deadline: 6 * time.Second})
 	super, look := db.Super(t), db.Super(t)
 	medtest.Exec(t, super, `begin`)
 	medtest.Exec(t, super, `lock table audit.event in access exclusive mode`)

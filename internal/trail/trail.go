@@ -24,9 +24,8 @@ import (
 // Config says how to reach the trail and how to share its flushes.
 type Config struct {
 	URL      string        // as the trail's own role
-	Flushers int           // batches under way at once; 0 means 2: one encodes while the other flushes
+	Flushers int           // batches under way at once; 0 means 1: while it is, entries gather for the next
 	Batch    int           // entries in one insert, at most 50; 0 means 50
-	Linger   time.Duration // how long a batch waits to fill while another is under way; 0 means 2 ms
 	Queue    int           // entries waiting; 0 means 4096. A full queue refuses at once
 	Deadline time.Duration // how long an entry may wait to be durable; 0 means 2 s
 	Log      *slog.Logger
@@ -40,9 +39,7 @@ type Trail struct {
 	queue    chan *waiting
 	stop     chan struct{}
 	group    sync.WaitGroup
-	busy     atomic.Int32  // flushers with a batch under way
-	freed    chan struct{} // one of them has ended; capacity 1
-	failing  atomic.Bool   // the last batch was not written
+	failing  atomic.Bool // the last batch was not written
 	refusals *refusals
 
 	appended, failed, flushes atomic.Uint64
@@ -64,9 +61,8 @@ type waiting struct {
 // Open connects as the trail's role. It reports AuditUnavailable when the
 // trail cannot be reached.
 func Open(ctx context.Context, cfg Config) (*Trail, error) {
-	cfg.Flushers = or(cfg.Flushers, 2)
+	cfg.Flushers = or(cfg.Flushers, 1)
 	cfg.Batch = min(or(cfg.Batch, maxRows), maxRows) // one statement, so all or none
-	cfg.Linger = or(cfg.Linger, 2*time.Millisecond)
 	cfg.Queue = or(cfg.Queue, 4096)
 	cfg.Deadline = or(cfg.Deadline, 2*time.Second)
 	if cfg.Now == nil {
@@ -81,7 +77,7 @@ func Open(ctx context.Context, cfg Config) (*Trail, error) {
 	if err != nil {
 		return nil, med.AuditUnavailable.Because(err)
 	}
-	t := &Trail{cfg: cfg, pool: pool, queue: make(chan *waiting, cfg.Queue), freed: make(chan struct{}, 1), stop: make(chan struct{})}
+	t := &Trail{cfg: cfg, pool: pool, queue: make(chan *waiting, cfg.Queue), stop: make(chan struct{})}
 	t.refusals = newRefusals(t)
 	for range cfg.Flushers {
 		t.group.Go(t.flush)
@@ -185,47 +181,19 @@ func (t *Trail) flush() {
 				return
 			}
 		}
-		batch = t.fill(batch)
-		t.busy.Add(1)
-		t.write(batch)
-		t.busy.Add(-1)
-		select {
-		case t.freed <- struct{}{}:
-		default:
-		}
+		t.write(t.fill(batch))
 	}
 }
 
-// fill takes what waits and, while another batch is under way and for a little
-// at most, lingers for more: the flush they will share costs more than the wait.
+// fill takes what waits, and nothing that would have to be waited for: the next
+// batch gathers while this one is flushed, which is wait enough.
 func (t *Trail) fill(batch []*waiting) []*waiting {
 	runtime.Gosched() // who is ready to enter does so now, and shares the flush
-	var linger <-chan time.Time
 	for len(batch) < t.cfg.Batch {
 		select {
 		case w := <-t.queue:
 			batch = append(batch, w)
-			continue
 		default:
-		}
-		if linger == nil {
-			if t.busy.Load() == 0 {
-				return batch
-			}
-			timer := time.NewTimer(t.cfg.Linger)
-			defer timer.Stop()
-			linger = timer.C
-		}
-		select {
-		case w := <-t.queue:
-			batch = append(batch, w)
-		case <-linger:
-			return batch
-		case <-t.freed:
-			if t.busy.Load() == 0 {
-				return batch
-			}
-		case <-t.stop:
 			return batch
 		}
 	}

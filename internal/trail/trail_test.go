@@ -91,7 +91,7 @@ func TestAppendReturnsWhenTheEntryIsCommitted(t *testing.T) {
 func TestABadEntryFailsAlone(t *testing.T) {
 	t.Parallel()
 	db := medtest.DB(t)
-	tr := open(t, db, trail.Config{Flushers: 1, Linger: 50 * time.Millisecond})
+	tr := open(t, db, trail.Config{})
 	var bad atomic.Int32
 	var group sync.WaitGroup
 	good := make([]*audit.Entry, 0, 40)
@@ -127,7 +127,7 @@ func TestABadEntryFailsAlone(t *testing.T) {
 func TestALockedTrailRefusesInTimeAndTellsLater(t *testing.T) {
 	t.Parallel()
 	db := medtest.DB(t)
-	tr := open(t, db, trail.Config{Flushers: 1, Deadline: 700 * time.Millisecond})
+	tr := open(t, db, trail.Config{Deadline: 700 * time.Millisecond})
 	super := db.Super(t)
 	medtest.Exec(t, super, `begin`)
 	medtest.Exec(t, super, `lock table audit.event in access exclusive mode`)
@@ -163,7 +163,7 @@ func TestALockedTrailRefusesInTimeAndTellsLater(t *testing.T) {
 func TestAFullQueueRefusesAtOnce(t *testing.T) {
 	t.Parallel()
 	db := medtest.DB(t)
-	tr := open(t, db, trail.Config{Flushers: 1, Batch: 1, Queue: 1, Deadline: 2 * time.Minute})
+	tr := open(t, db, trail.Config{Batch: 1, Queue: 1, Deadline: 2 * time.Minute})
 	super, look := db.Super(t), db.Super(t)
 	medtest.Exec(t, super, `begin`)
 	medtest.Exec(t, super, `lock table audit.event in access exclusive mode`)
@@ -272,7 +272,7 @@ func TestAFloodOfRefusalsCostsNoEntry(t *testing.T) {
 func TestCloseWritesWhatWaits(t *testing.T) {
 	t.Parallel()
 	db := medtest.DB(t)
-	tr, err := trail.Open(t.Context(), trail.Config{URL: db.URL("trail"), Flushers: 1, Batch: 2, Deadline: medtest.Patience})
+	tr, err := trail.Open(t.Context(), trail.Config{URL: db.URL("trail"), Batch: 2, Deadline: medtest.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
