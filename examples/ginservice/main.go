@@ -6,7 +6,6 @@ package main
 import (
 	"cmp"
 	"log"
-	"net"
 	"net/http"
 	"os"
 	"time"
@@ -27,10 +26,6 @@ func main() {
 	r.GET("/appointments", ginsdk.RequireRole("clinician", "nurse"), func(c *gin.Context) {
 		c.JSON(http.StatusOK, gin.H{"practice": ginsdk.Claims(c).TenantID, "next": "09:30"})
 	})
-	l, err := net.Listen("tcp", cmp.Or(os.Getenv("LISTEN"), "127.0.0.1:8080"))
-	if err != nil {
-		log.Fatal(err)
-	}
-	log.Print("listening on ", l.Addr())
-	log.Fatal((&http.Server{Handler: r, ReadHeaderTimeout: 5 * time.Second}).Serve(l))
+	addr := cmp.Or(os.Getenv("LISTEN"), "127.0.0.1:8080")
+	log.Fatal((&http.Server{Addr: addr, Handler: r, ReadHeaderTimeout: 5 * time.Second}).ListenAndServe())
 }

@@ -3,8 +3,10 @@
 package main
 
 import (
-	"bufio"
+	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -30,8 +32,20 @@ func TestMain(m *testing.M) {
 func service(t *testing.T, env ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // ourselves
-	cmd.Env = append([]string{beMain + "=1", "GIN_MODE=release", "LISTEN=127.0.0.1:0"}, env...)
+	cmd.Env = append([]string{beMain + "=1", "GIN_MODE=release"}, env...)
 	return cmd
+}
+
+// free returns an address that nobody listens on, nor will: on a loopback
+// address of our own.
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.N(254), rand.N(256), 1+rand.N(254))) //nolint:gosec // nobody guesses
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // nothing was sent
+	return l.Addr().String()
 }
 
 func TestTheServiceAnswersThoseTheSidecarKnows(t *testing.T) {
@@ -75,13 +89,13 @@ func TestTheServiceDoesNotStart(t *testing.T) {
 	}
 }
 
-// start returns the service's URL once it listens, and stops it in the end.
+// start starts the service, returns its URL once it listens, and stops it in
+// the end.
 func start(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
-	log, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	cmd.Stderr = t.Output()
+	addr := free(t)
+	cmd.Env = append(cmd.Env, "LISTEN="+addr)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -89,12 +103,14 @@ func start(t *testing.T, cmd *exec.Cmd) string {
 		_ = cmd.Process.Kill() // it runs for ever
 		_ = cmd.Wait()
 	})
-	line, err := bufio.NewReader(log).ReadString('\n')
-	_, addr, found := strings.Cut(strings.TrimSpace(line), "listening on ")
-	if !found {
-		t.Fatalf("it says %q, %v", line, err)
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		if c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr); err == nil {
+			_ = c.Close()
+			return "http://" + addr
+		}
 	}
-	return "http://" + addr
+	t.Fatal("nobody listens on ", addr)
+	return ""
 }
 
 // expect asks until the sidecar was asked in time: it has a second, which a busy

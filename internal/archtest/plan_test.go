@@ -81,7 +81,7 @@ var homes = map[string]string{
 	"google.golang.org/protobuf":          `internal/gate internal/sidecar internal/siem proto/coresdk/v1 proto/medirecord/v1`,
 	"os": `coresdk internal/app internal/children internal/envelope internal/intake internal/pglocal internal/policy
 		internal/sidecar internal/trail cmd/medirecord examples/ginservice internal/witness internal/worm`, // trail: the sealer's memory, outside the database; so no file is opened by med, audit, fhir, token, chart, ...
-	"net":           `coresdk internal/app internal/httpapi internal/stream internal/outbound internal/postgres internal/sidecar cmd/medirecord examples/ginservice`,
+	"net":           `coresdk internal/app internal/httpapi internal/stream internal/outbound internal/postgres internal/sidecar cmd/medirecord`,
 	"net/http":      `client internal/httpapi internal/outbound internal/app internal/stream coresdk/ginsdk examples/ginservice internal/witness`,
 	"os/exec":       `internal/children internal/pglocal`,
 	"unsafe":        `proto/coresdk/v1 proto/medirecord/v1`,
