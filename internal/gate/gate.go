@@ -42,7 +42,7 @@ type asked struct {
 	question *pb.Question
 	size     int             // in bytes, on the wire
 	answer   chan *pb.Answer // buffered; nil: no answer will come
-	gone     <-chan struct{} // the asker does not wait any more
+	gone     atomic.Bool     // the asker does not wait any more
 }
 
 // Open connects to the sidecar. It reports an error when the sidecar cannot be
@@ -139,9 +139,8 @@ func (g *Gate) rule(ctx context.Context, q *pb.Question) (*med.Ruling, error) {
 }
 
 func (g *Gate) put(ctx context.Context, q *pb.Question) (*pb.Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, g.deadline)
-	defer cancel()
-	w := &asked{question: q, size: proto.Size(q), answer: make(chan *pb.Answer, 1), gone: ctx.Done()}
+	w := &asked{question: q, size: proto.Size(q), answer: make(chan *pb.Answer, 1)}
+	defer w.gone.Store(true)
 	if w.size > maxQuestion || !sendable(q) {
 		// It would break the stream that it shares with all others.
 		return nil, med.Unauthorized.Because(errors.New("a question that cannot be sent"))
@@ -153,6 +152,8 @@ func (g *Gate) put(ctx context.Context, q *pb.Question) (*pb.Answer, error) {
 	default:
 		return nil, Unavailable(errors.New("question queue full"))
 	}
+	late := time.NewTimer(g.deadline) // a context of its own would cost several times as much
+	defer late.Stop()
 	select {
 	case a := <-w.answer:
 		if a == nil {
@@ -164,6 +165,8 @@ func (g *Gate) put(ctx context.Context, q *pb.Question) (*pb.Answer, error) {
 		return a, nil
 	case <-g.closed:
 		return nil, Unavailable(errors.New("closed"))
+	case <-late.C:
+		return nil, Unavailable(context.DeadlineExceeded)
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.Canceled) { // the caller hung up; the sidecar is not to blame
 			return nil, Unavailable(ctx.Err()).Coded("cancelled")

@@ -91,9 +91,7 @@ func (g *Gate) send(ctx context.Context, s pb.GateService_AskClient, f *flight, 
 		runtime.Gosched() // who is ready to ask does so now, and shares the message
 		bytes := 0
 		for w != nil {
-			select {
-			case <-w.gone:
-			default:
+			if !w.gone.Load() {
 				id++
 				w.question.Id = id
 				f.expect(id, w)

@@ -86,17 +86,19 @@ func (r *reader) close() {
 }
 
 func (r *reader) read(ctx context.Context, signed string, ticket med.EventID, id med.PatientID) (*PatientRow, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.db.deadline)
-	defer cancel()
 	q := &question{signed: signed, ticket: ticket, id: id, done: make(chan struct{})}
 	select {
 	case r.in <- q:
 	default:
 		return nil, med.DatabaseUnavailable.Because(errors.New("read queue full"))
 	}
+	late := time.NewTimer(r.db.deadline)
+	defer late.Stop()
 	select {
 	case <-q.done:
 		return q.row, q.err
+	case <-late.C:
+		return nil, med.DatabaseUnavailable.Because(context.DeadlineExceeded)
 	case <-ctx.Done():
 		return nil, med.DatabaseUnavailable.Because(ctx.Err())
 	case <-r.stop:
