@@ -118,7 +118,7 @@ func (e *Effort) between(ctx context.Context, client net.Conn, cfg *pgx.ConnConf
 			}
 		})
 	})
-	prepared := map[string]string{}
+	prepared := map[string]statement{}
 	// The first message has no kind; it says who connects.
 	if first, err := message(client, nil); err == nil {
 		if _, err := server.Write(first); err == nil {
@@ -166,27 +166,37 @@ func message(from io.Reader, kind []byte) ([]byte, error) {
 }
 
 // said notes what a client tells the server to do.
-func (e *Effort) said(prepared map[string]string, kind byte, body []byte) {
+func (e *Effort) said(prepared map[string]statement, kind byte, body []byte) {
 	switch kind {
 	case 'P': // parse: a name and its statement
 		name, rest, _ := bytes.Cut(body, []byte{0})
 		sql, _, _ := bytes.Cut(rest, []byte{0})
-		prepared[string(name)] = short(string(sql))
+		prepared[string(name)] = statement{short(string(sql)), 1 + strings.Count(string(sql), "),(")}
 	case 'B': // bind: a portal, a statement's name, and parameters
 		_, rest, _ := bytes.Cut(body, []byte{0})
 		name, rest, _ := bytes.Cut(rest, []byte{0})
-		sql := prepared[string(name)]
+		s := prepared[string(name)]
 		n := 1
-		if strings.HasPrefix(sql, "select n, patient,") || strings.Contains(sql, "insert into audit.event") {
+		switch { // what shares a statement does so by chance
+		case strings.HasPrefix(s.text, "select n, patient,"):
 			n = elements(rest)
+		case strings.HasPrefix(s.text, "insert into audit.event "):
+			n = s.rows
 		}
-		e.add(sql, n)
+		e.add(s.text, n)
 	case 'Q':
 		sql, _, _ := bytes.Cut(body, []byte{0})
 		if text := string(sql); !strings.HasPrefix(text, "-- ping") { // a pool looks after its connections when it likes
 			e.add(text, 1)
 		}
 	}
+}
+
+// statement is what a name stands for: its text, short, and how many rows of
+// VALUES it has.
+type statement struct {
+	text string
+	rows int
 }
 
 // short is the statement's name, or its beginning on one line.
