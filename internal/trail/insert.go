@@ -22,8 +22,8 @@ const columns = `event_id, occurred_at, parent_id, actor_issuer, actor_subject, 
 // maxRows is how many entries one statement writes.
 const maxRows = 50
 
-// inserts has the statement for each number of rows. VALUES costs the server a
-// fifth less for an entry than unnest of nineteen arrays does; COPY is refused
+// inserts has the statement for each number of rows. VALUES costs the server an
+// eighth less for an entry than unnest of as many arrays does; COPY is refused
 // under row security.
 var inserts = func() (sql [maxRows + 1]string) {
 	width := strings.Count(columns, ",") + 1
