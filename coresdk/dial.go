@@ -74,6 +74,10 @@ func (c Config) dialOptions(addr address, creds credentials.TransportCredentials
 		grpc.WithDisableRetry(),
 		grpc.WithIdleTimeout(0), // keepalive watches the connection; idleness must not close it
 		grpc.WithMaxHeaderListSize(maxHeaders),
+		// Room for a full message, and no probing for how much more: on a way this
+		// short the probes and grants were some tenth of the sidecar's work.
+		grpc.WithStaticStreamWindowSize(1 << 20),
+		grpc.WithStaticConnWindowSize(4 << 20),
 		grpc.WithUserAgent("coresdk-go"),
 		grpc.WithUnaryInterceptor(withDeadline(c.Timeout)),
 		grpc.WithDefaultCallOptions(

@@ -11,10 +11,9 @@ import (
 	pb "github.com/medirecord/medirecord/proto/medirecord/v1"
 )
 
-// At most this many messages are under way: while they are, questions gather
-// and travel together in the next.
+// One message is under way: while it is, questions gather and travel together in
+// the next.
 const (
-	maxUnderWay = 2
 	maxTogether = 64
 	// A message is at most 1 MiB. What would not fit must not break the stream.
 	maxQuestion = 64 << 10
@@ -60,7 +59,7 @@ func (g *Gate) stream(ctx context.Context, first *asked) {
 		first.answer <- nil
 		return
 	}
-	f := &flight{waiting: map[uint64]*asked{}, room: make(chan struct{}, maxUnderWay)}
+	f := &flight{waiting: map[uint64]*asked{}, room: make(chan struct{}, 1)}
 	var listener sync.WaitGroup
 	listener.Go(func() {
 		defer cancel()

@@ -58,6 +58,8 @@ type Server struct {
 func (s *Service) Listening(ctx context.Context, l Listen) (*Server, error) {
 	opts := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(1 << 20),
+		grpc.StaticStreamWindowSize(1 << 20), // as coresdk.Dial has it
+		grpc.StaticConnWindowSize(4 << 20),
 		grpc.MaxConcurrentStreams(256),
 		grpc.ConnectionTimeout(5 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
