@@ -166,7 +166,7 @@ func CheckSchema(ctx context.Context, pool *pgxpool.Pool, steps []Step) error {
 	if n < len(steps) {
 		return fmt.Errorf("the database lacks %d migrations: run `medirecord migrate`", len(steps)-n)
 	}
-	return nil // yesterday's binary runs on today's schema
+	return nil // yesterday's binary runs on today's schema; docs/operate.md says what it does without
 }
 
 // ClockSkew returns by how much the clocks here and in the database differ,
