@@ -125,6 +125,42 @@ select count(*), count(*) filter (where roots = (select string_agg(sha256((slice
 			t.Errorf("got %d slices, %d of them right, want 48", slices, right)
 		}
 	})
+	t.Run("what a sealer writes meanwhile is not left behind", func(t *testing.T) {
+		db := m.database(t)
+		i := slices.Index(names(steps), "clinical/0022_map.sql")
+		conn := m.as(t, "migrator", db)
+		if _, err := migrate(t, conn, steps[:i]); err != nil {
+			t.Fatal(err)
+		}
+		sealer, look := medtest.Connect(t, m.cluster.SuperuserURL(db)), medtest.Connect(t, m.cluster.SuperuserURL(db))
+		medtest.Exec(t, sealer, `
+insert into audit.epoch (epoch, origin, system_id) values (1, 'log.example/1', 1);
+insert into audit.map_row (epoch, first, roots) values (1, 7, decode(repeat('01', 8192), 'hex'))`)
+		medtest.Exec(t, sealer, `begin`)
+		medtest.Exec(t, sealer, `update audit.map_row set roots = decode(repeat('02', 8192), 'hex')`)
+		done := make(chan error, 1)
+		go func() { done <- postgres.Migrate(t.Context(), conn, steps, func(string) {}) }()
+		waits := func() (n int) {
+			medtest.Scan(t, look, []any{&n}, `select count(*) from pg_locks where not granted and relation = to_regclass('audit.map_row')`)
+			return n
+		}
+		for waits() == 0 {
+			select {
+			case err := <-done:
+				t.Fatalf("it did not wait: %v", err)
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+		medtest.Exec(t, sealer, `commit`)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		var right int
+		medtest.Scan(t, look, []any{&right}, `select count(*) from audit.map_slice where roots = decode(repeat('02', 512), 'hex')`)
+		if right != 16 {
+			t.Errorf("%d slices hold what was sealed last, want 16", right)
+		}
+	})
 	t.Run("two migrators at once wait for each other", func(t *testing.T) {
 		db := m.database(t)
 		type result struct {
