@@ -195,6 +195,40 @@ func TestALostConnectionLeavesExactlyOneRow(t *testing.T) {
 	}
 }
 
+// The same of a batch that the server refuses for one entry and that is split:
+// wherever the connection is lost on that way, the others are there once.
+func TestALostConnectionWhileABatchIsSplitLeavesExactlyOneRow(t *testing.T) {
+	t.Parallel()
+	db := medtest.DB(t)
+	super, look := db.Super(t), db.Super(t)
+	w := newWire(t)
+	tr := openAt(t, w.url(t, db), trail.Config{Batch: 8, Deadline: medtest.Patience})
+	for n := int32(1); ; n++ {
+		// The n-th Bind, end of a statement or end of its transaction.
+		var seen atomic.Int32
+		cut := w.cutOnce(func(fromServer bool, kind byte, _ []byte) bool {
+			return (fromServer && (kind == 'C' || kind == 'Z') || !fromServer && kind == 'B') && seen.Add(1) == n
+		})
+		entries := make([]*audit.Entry, 8)
+		for i := range entries {
+			entries[i] = entry("somebody")
+		}
+		entries[3].OccurredAt = entries[3].OccurredAt.Add(-time.Hour)
+		for i, err := range together(t, super, look, tr, entries) {
+			wrong, got := i == 3, rows(t, super, entries[i])
+			if wrong && (med.KindOf(err) != med.AuditUnavailable || len(got) > 0) || !wrong && (err != nil || !slices.Equal(got, []string{"success "})) {
+				t.Errorf("cut at %d: entry %d: got %q and %v, want one row, and none of the wrong one", n, i, got, err)
+			}
+		}
+		if !cut.Load() {
+			if n < 20 {
+				t.Errorf("only %d messages: nothing was split", n)
+			}
+			return
+		}
+	}
+}
+
 // A sink that accepts and never answers is the one that hangs others.
 func TestASinkThatNeverAnswersIsRefusedInTime(t *testing.T) {
 	t.Parallel()

@@ -88,39 +88,80 @@ func TestAppendReturnsWhenTheEntryIsCommitted(t *testing.T) {
 	}
 }
 
+// together appends entries while the trail is locked, so that they wait and are
+// written as one batch, and returns what each got.
+func together(t *testing.T, super, look *pgx.Conn, tr *trail.Trail, entries []*audit.Entry) []error {
+	t.Helper()
+	medtest.Exec(t, super, `begin`)
+	medtest.Exec(t, super, `lock table audit.event in access exclusive mode`)
+	errs := make([]error, len(entries))
+	var group sync.WaitGroup
+	group.Go(func() {
+		if err := tr.Append(entry("before them")); err != nil {
+			t.Errorf("before them: %v", err)
+		}
+	})
+	waitFor(t, "the writer to be busy", func() bool { return waiting(t, look) == 1 })
+	for i, e := range entries {
+		group.Go(func() { errs[i] = tr.Append(e) })
+	}
+	waitFor(t, "all to be in the queue", func() bool { return tr.Stats().Waiting == uint64(len(entries)) })
+	medtest.Exec(t, super, `rollback`)
+	group.Wait()
+	return errs
+}
+
 func TestABadEntryFailsAlone(t *testing.T) {
 	t.Parallel()
 	db := medtest.DB(t)
 	tr := open(t, db, trail.Config{})
-	var bad atomic.Int32
-	var group sync.WaitGroup
-	good := make([]*audit.Entry, 0, 40)
-	for i := range 40 {
-		e := entry("somebody")
-		wrong := i%13 == 5
-		if wrong {
-			e.OccurredAt = e.OccurredAt.Add(-time.Hour) // row security refuses what is back-dated
-		} else {
-			good = append(good, e)
+	wrong := func(i int) bool { return i%13 == 5 }
+	entries := make([]*audit.Entry, 40)
+	for i := range entries {
+		entries[i] = entry("somebody")
+		if wrong(i) {
+			entries[i].OccurredAt = entries[i].OccurredAt.Add(-time.Hour) // row security refuses what is back-dated
 		}
-		group.Go(func() {
-			switch err := tr.Append(e); {
-			case wrong && med.KindOf(err) == med.AuditUnavailable:
-				bad.Add(1)
-			case wrong || err != nil:
-				t.Errorf("wrong %v: got %v", wrong, err)
-			}
-		})
 	}
-	group.Wait()
 	super := db.Super(t)
-	for _, e := range good {
-		if len(rows(t, super, e)) != 1 {
-			t.Errorf("entry %s is missing", e.ID)
+	errs := together(t, super, db.Super(t), tr, entries)
+	for i, e := range entries {
+		want := 1
+		if wrong(i) {
+			want = 0
+		}
+		if err := errs[i]; wrong(i) != (med.KindOf(err) == med.AuditUnavailable) || !wrong(i) && err != nil {
+			t.Errorf("wrong %v: got %v", wrong(i), err)
+		}
+		if n := len(rows(t, super, e)); n != want {
+			t.Errorf("entry %d: %d rows, want %d", i, n, want)
 		}
 	}
-	if bad.Load() != 3 {
-		t.Errorf("%d entries failed, want 3", bad.Load())
+}
+
+// What a change tells of more than one statement holds is there with it, or not
+// at all.
+func TestManyEntriesOfOneChangeAreAllOrNone(t *testing.T) {
+	t.Parallel()
+	db := medtest.DB(t)
+	super := db.Super(t)
+	for name, c := range map[string]struct{ bad, want int }{"all": {-1, 120}, "none for the last": {119, 0}} {
+		entries := make([]*audit.Entry, 120)
+		for i := range entries {
+			entries[i] = entry(name)
+			if i == c.bad {
+				entries[i].OccurredAt = entries[i].OccurredAt.Add(-time.Hour)
+			}
+		}
+		err := pgx.BeginFunc(t.Context(), db.As(t, "trail"), func(tx pgx.Tx) error { return trail.AppendTx(t.Context(), tx, entries...) })
+		if (err == nil) != (c.bad < 0) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		var n int
+		medtest.Scan(t, super, []any{&n}, `select count(*) from audit.event where actor_subject = $1`, name)
+		if n != c.want {
+			t.Errorf("%s: got %d rows, want %d", name, n, c.want)
+		}
 	}
 }
 
