@@ -130,7 +130,7 @@ func TestALockedTrailIsNotWaitedForLongerThanItsDeadline(t *testing.T) {
 func TestAFullQueueRefusesAtOnce(t *testing.T) {
 	t.Parallel()
 	// The deadline is far: who is refused before it was refused for the queue.
-	s := medtest.New(t, medtest.Options{Trail: trail.Config{Queue: 1, Batch: 1, Deadline: 60 * time.Second}})
+	s := medtest.New(t, medtest.Options{Trail: trail.Config{Flushers: 1, Queue: 1, Batch: 1, Deadline: 60 * time.Second}})
 	alice := s.Patient(t, medtest.North, medtest.Alice())
 	clinician := s.Of(t, med.RoleClinician, medtest.North)
 	before := s.Trail.Stats().Failed

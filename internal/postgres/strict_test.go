@@ -533,3 +533,31 @@ func takenOver(t *testing.T, w *world) {
 	}
 	t.Logf("%d rows seen in %d games", seen, games)
 }
+
+// A ticket is looked up by its id, whatever plan a session keeps: with one for all
+// entries of the last half minute, strict reads took half a second each.
+func TestATicketIsFoundAmongMany(t *testing.T) {
+	t.Parallel()
+	super := medtest.DB(t).Super(t)
+	const many = 3000
+	medtest.Exec(t, super, `
+insert into audit.event (event_id, occurred_at, actor_issuer, actor_subject, patient_id, action, resource_type, resource_id, outcome, break_glass, detail, nonce, version)
+select gen_random_uuid(), clock_timestamp(), 'i', 's', 'p', 'read_ticket', 'patient', 'p', 'access_granted', false, '{}', decode(repeat('00', 16), 'hex'), 1
+  from generate_series(1, $1)`, many)
+	medtest.Exec(t, super, `begin`) // the counts are of a transaction
+	const times = 12                // a session has a plan to keep after five
+	for range times {
+		var found int
+		medtest.Scan(t, super, []any{&found}, `
+select count(*) from (select array_agg(event_id::text) as ids from (select event_id from audit.event limit 20) e) x, ctx_private.held(x.ids)`)
+		if found != 20 {
+			t.Fatalf("%d of 20 tickets were found", found)
+		}
+	}
+	var read int
+	medtest.Scan(t, super, []any{&read}, `
+select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) from pg_stat_xact_all_tables where schemaname = 'audit_part'`)
+	if read > times*many/2 {
+		t.Errorf("%d rows were read to find 20 tickets %d times among %d", read, times, many)
+	}
+}

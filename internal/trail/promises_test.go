@@ -202,7 +202,7 @@ func TestALostConnectionWhileABatchIsSplitLeavesExactlyOneRow(t *testing.T) {
 	db := medtest.DB(t)
 	super, look := db.Super(t), db.Super(t)
 	w := newWire(t)
-	tr := openAt(t, w.url(t, db), trail.Config{Batch: 8, Deadline: medtest.Patience})
+	tr := openAt(t, w.url(t, db), trail.Config{Flushers: 1, Batch: 8, Deadline: medtest.Patience})
 	for n := int32(1); ; n++ {
 		// The n-th Bind, end of a statement or end of its transaction.
 		var seen atomic.Int32
@@ -235,7 +235,7 @@ func TestASinkThatNeverAnswersIsRefusedInTime(t *testing.T) {
 	db := medtest.DB(t)
 	w := newWire(t)
 	const deadline = 3 * time.Second // less, and what comes before the silence might not be in time either
-	tr := openAt(t, w.url(t, db), trail.Config{Deadline: deadline, Batch: 5})
+	tr := openAt(t, w.url(t, db), trail.Config{Flushers: 1, Deadline: deadline, Batch: 5})
 	if err := tr.Append(entry("before")); err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func TestASinkThatNeverAnswersIsRefusedInTime(t *testing.T) {
 func TestTheEntryOfAnAbandonedCallTellsWhatHappened(t *testing.T) {
 	t.Parallel()
 	db := medtest.DB(t)
-	tr := open(t, db, trail.Config{Batch: 1, Deadline: 6 * time.Second})
+	tr := open(t, db, trail.Config{Flushers: 1, Batch: 1, Deadline: 6 * time.Second})
 	super, look := db.Super(t), db.Super(t)
 	medtest.Exec(t, super, `begin`)
 	medtest.Exec(t, super, `lock table audit.event in access exclusive mode`)

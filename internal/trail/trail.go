@@ -24,7 +24,7 @@ import (
 // Config says how to reach the trail and how to share its flushes.
 type Config struct {
 	URL      string        // as the trail's own role
-	Flushers int           // batches under way at once; 0 means 1: while it is, entries gather for the next
+	Flushers int           // batches under way at once, when they are full; 0 means 2
 	Batch    int           // entries in one insert, at most 50; 0 means 50
 	Queue    int           // entries waiting; 0 means 4096. A full queue refuses at once
 	Deadline time.Duration // how long an entry may wait to be durable; 0 means 2 s
@@ -37,6 +37,7 @@ type Trail struct {
 	cfg      Config
 	pool     *pgxpool.Pool
 	queue    chan *waiting
+	turn     chan struct{} // holds one: who gathers has it
 	stop     chan struct{}
 	group    sync.WaitGroup
 	failing  atomic.Bool // the last batch was not written
@@ -61,7 +62,7 @@ type waiting struct {
 // Open connects as the trail's role. It reports AuditUnavailable when the
 // trail cannot be reached.
 func Open(ctx context.Context, cfg Config) (*Trail, error) {
-	cfg.Flushers = or(cfg.Flushers, 1)
+	cfg.Flushers = or(cfg.Flushers, 2)
 	cfg.Batch = min(or(cfg.Batch, maxRows), maxRows) // one statement, so all or none
 	cfg.Queue = or(cfg.Queue, 4096)
 	cfg.Deadline = or(cfg.Deadline, 2*time.Second)
@@ -77,7 +78,8 @@ func Open(ctx context.Context, cfg Config) (*Trail, error) {
 	if err != nil {
 		return nil, med.AuditUnavailable.Because(err)
 	}
-	t := &Trail{cfg: cfg, pool: pool, queue: make(chan *waiting, cfg.Queue), stop: make(chan struct{})}
+	t := &Trail{cfg: cfg, pool: pool, queue: make(chan *waiting, cfg.Queue), turn: make(chan struct{}, 1), stop: make(chan struct{})}
+	t.turn <- struct{}{}
 	t.refusals = newRefusals(t)
 	for range cfg.Flushers {
 		t.group.Go(t.flush)
@@ -166,9 +168,12 @@ func (t *Trail) refuse(cause error) error {
 	return med.AuditUnavailable.Because(cause)
 }
 
+// flush writes batch after batch. While one is under way, entries gather for the
+// next; a full one does not keep the next waiting.
 func (t *Trail) flush() {
 	batch := make([]*waiting, 0, t.cfg.Batch)
 	for {
+		<-t.turn // comes back from whoever has it, in the end too
 		batch = batch[:0]
 		select {
 		case w := <-t.queue:
@@ -178,10 +183,19 @@ func (t *Trail) flush() {
 			case w := <-t.queue: // written before we close
 				batch = append(batch, w)
 			default:
+				t.turn <- struct{}{}
 				return
 			}
 		}
-		t.write(t.fill(batch))
+		batch = t.fill(batch)
+		full := len(batch) == t.cfg.Batch
+		if full {
+			t.turn <- struct{}{}
+		}
+		t.write(batch)
+		if !full {
+			t.turn <- struct{}{}
+		}
 	}
 }
 

@@ -204,7 +204,7 @@ func TestALockedTrailRefusesInTimeAndTellsLater(t *testing.T) {
 func TestAFullQueueRefusesAtOnce(t *testing.T) {
 	t.Parallel()
 	db := medtest.DB(t)
-	tr := open(t, db, trail.Config{Batch: 1, Queue: 1, Deadline: 2 * time.Minute})
+	tr := open(t, db, trail.Config{Flushers: 1, Batch: 1, Queue: 1, Deadline: 2 * time.Minute})
 	super, look := db.Super(t), db.Super(t)
 	medtest.Exec(t, super, `begin`)
 	medtest.Exec(t, super, `lock table audit.event in access exclusive mode`)
@@ -313,7 +313,7 @@ func TestAFloodOfRefusalsCostsNoEntry(t *testing.T) {
 func TestCloseWritesWhatWaits(t *testing.T) {
 	t.Parallel()
 	db := medtest.DB(t)
-	tr, err := trail.Open(t.Context(), trail.Config{URL: db.URL("trail"), Batch: 2, Deadline: medtest.Patience})
+	tr, err := trail.Open(t.Context(), trail.Config{Flushers: 1, URL: db.URL("trail"), Batch: 2, Deadline: medtest.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
