@@ -20,7 +20,8 @@ begin
   select t.n, e.ctx_nonce, e.actor_issuer, e.actor_subject, e.actor_practice, e.patient_id, e.patient_practice, e.break_glass
     from unnest(tickets) with ordinality as t(id, n)
     cross join lateral (
-      select * from audit.event x
+      select x.ctx_nonce, x.actor_issuer, x.actor_subject, x.actor_practice, x.patient_id, x.patient_practice, x.break_glass
+        from audit.event x
        where x.event_id = t.id::uuid and x.occurred_at between since and until and x.recorded_at >= since
          and x.tx is distinct from pg_current_xact_id_if_assigned()
          and x.action = 'read_ticket' and x.outcome = 'access_granted' and x.resource_type = 'patient' and x.resource_id = x.patient_id
