@@ -182,7 +182,7 @@ func TestKilledConnections(t *testing.T) {
 					if got.Status == 500 {
 						t.Errorf("a killed connection is an internal error: %s", got.Body)
 					}
-					if strings.Contains(got.Body, "Alice") || strings.Contains(got.Body, "6789") {
+					if strings.Contains(got.Body, "Alice") || strings.Contains(got.Body, "45-6789") || strings.Contains(got.Body, "**-6789") {
 						t.Error("a refusal discloses")
 					}
 					refused.Add(1)
